@@ -1,0 +1,3 @@
+"""mend: runbooks for broken PostgreSQL migrations."""
+
+__version__ = "0.1.0"
