@@ -1,0 +1,175 @@
+"""Step and Plan: frozen values, no I/O.
+
+A plan is an ordered tuple of steps bound to the evidence by a digest.  Each step says what it does in one sentence, holds the
+exact SQL, the locks, what it expects to find and to leave, and the steps that take it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mend.journal import canonical, sha256
+
+DIGEST_LENGTH = 16  # hex digits: 64 bits, short enough to be read aloud on a call
+
+StepKind = Literal["sql", "upgrade", "file", "invalid_index"]
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A relation lock that a statement takes; mode in PostgreSQL's words, e.g. ``ACCESS EXCLUSIVE``."""
+
+    relation: str
+    mode: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement to send.  ``exactly`` or ``at_most``: rows it may affect; more, or other, rolls the step back."""
+
+    sql: str
+    exactly: int | None = None
+    at_most: int | None = None
+
+
+@dataclass(frozen=True)
+class Expect:
+    """One catalog object as it must be; ``definition`` None means absent."""
+
+    kind: str
+    identity: str
+    definition: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work: a transaction, or one statement that cannot run in one.
+
+    ``before``: what must stand for the step to start; ``after``: what stands when it is done. After a crash, a step that
+    cannot be resolved by its transaction id is resolved by ``after``.  ``undo`` takes it back, in the order given; where it
+    is empty, ``irreversible`` says why.
+    """
+
+    says: str
+    statements: tuple[Statement, ...]
+    kind: StepKind = "sql"
+    transactional: bool = True
+    retryable: bool = True
+    locks: tuple[Lock, ...] = ()
+    rewrite: bool | None = False
+    rows_expected: int | None = None
+    estimated_s: float | None = None
+    before: tuple[Expect, ...] = ()
+    after: tuple[Expect, ...] = ()
+    undo: tuple[Step, ...] = ()
+    irreversible: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def sql(self) -> str:
+        """The statements as one reviewable text."""
+        return "\n".join(s.sql.rstrip().rstrip(";") + ";" for s in self.statements)
+
+    def reversible(self) -> bool:
+        """Whether an undo is known."""
+        return bool(self.undo) or not self.irreversible
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One option of the runbook: what it does, what it costs, and why it is not possible if it is not."""
+
+    option: str
+    says: str
+    costs: str
+    possible: bool = True
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done to one database, and on what evidence."""
+
+    slug: str
+    target: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+    chosen: str
+    options: tuple[Choice, ...] = ()
+    steps: tuple[Step, ...] = ()
+    next: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Fingerprint of the steps, the target's identity and the evidence: what an approver approves."""
+        body = {"slug": self.slug, "target": self.target, "evidence": self.evidence, "chosen": self.chosen}
+        return sha256(canonical(body | {"steps": [asdict(step) for step in self.steps]}))[:DIGEST_LENGTH]
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain JSON values, with the digest."""
+        return {"digest": self.digest()} | asdict(self)
+
+    def undo(self) -> tuple[Step, ...]:
+        """The steps that take the whole plan back, last first."""
+        return tuple(back for step in reversed(self.steps) for back in step.undo)
+
+
+def from_record(record: Mapping[str, Any]) -> Plan:
+    """The plan that ``as_record`` wrote.  Raises ValueError if its digest is not that of its content."""
+    plan = Plan(
+        slug=record["slug"],
+        target=record["target"],
+        evidence=record["evidence"],
+        chosen=record["chosen"],
+        options=tuple(Choice(**choice) for choice in record["options"]),
+        steps=tuple(_step(step) for step in record["steps"]),
+        next=record["next"],
+        warnings=tuple(record["warnings"]),
+    )
+    if plan.digest() != record["digest"]:
+        raise ValueError("the plan's digest is not that of its content")
+    return plan
+
+
+def _step(record: Mapping[str, Any]) -> Step:
+    parts = {
+        "statements": tuple(Statement(**s) for s in record["statements"]),
+        "locks": tuple(Lock(**lock) for lock in record["locks"]),
+        "before": tuple(Expect(**e) for e in record["before"]),
+        "after": tuple(Expect(**e) for e in record["after"]),
+        "undo": tuple(_step(s) for s in record["undo"]),
+    }
+    return Step(**{**record, **parts})
+
+
+def what_changed(approved: Plan, fresh: Plan) -> list[str]:
+    """One line per difference between two plans, in words: target, evidence, then steps."""
+    lines = [f"target {key}: {approved.target.get(key)} -> {fresh.target.get(key)}" for key in approved.target if approved.target.get(key) != fresh.target.get(key)]
+    for subject in sorted({*approved.evidence, *fresh.evidence}):
+        lines += _differences(subject, approved.evidence.get(subject), fresh.evidence.get(subject))
+    if not lines and approved.chosen != fresh.chosen:
+        lines.append(f"option: {approved.chosen} -> {fresh.chosen}")
+    if not lines and approved.digest() != fresh.digest():
+        lines += _step_differences(approved, fresh)
+    return lines
+
+
+def _differences(subject: str, old: Any, new: Any) -> list[str]:
+    if old == new:
+        return []
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted({*old, *new})
+        return [f"{subject}: {key}: {_absent(old.get(key))} -> {_absent(new.get(key))}" for key in keys if old.get(key) != new.get(key)]
+    return [f"{subject}: {_absent(old)} -> {_absent(new)}"]
+
+
+def _absent(value: Any) -> str:
+    return "(absent)" if value is None else str(value)
+
+
+def _step_differences(approved: Plan, fresh: Plan) -> list[str]:
+    old, new = [s.sql() for s in approved.steps], [s.sql() for s in fresh.steps]
+    if old == new:
+        return ["the steps' locks, row counts or undo differ"]
+    return [f"step {n + 1}: {a!r} -> {b!r}" for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b] or [f"{len(old)} steps -> {len(new)} steps"]

@@ -1,0 +1,218 @@
+"""Names to connections: read-only sessions for diagnosis, the target's identity, and what must never be shown of it.
+
+A target is always *named*: ``lab``, ``env:NAME`` (an environment variable holding an address), ``service:NAME`` (libpq's
+service file), or a name from mend.toml.  An address is never a parameter, because parameters are archived in clear.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mend import settings
+from mend.errors import InvalidParameter, LoginRefused, MendError, TargetUnknown, TargetUnreachable, from_driver
+from mend.settings import TargetSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+READ_STATEMENT_TIMEOUT_MS = 15_000
+READ_LOCK_TIMEOUT_MS = 500  # a diagnosis must not join the queue that it inspects
+_CONNECT_TIMEOUT_S = 10
+_PLAIN_WORDS = 6  # shorter passwords are looked for only where they stand as a password
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which database this is, so that a plan made for one can never run on another.
+
+    ``system_identifier`` comes from ``pg_control_system()`` and is unique to a cluster (a physical replica shares it).
+    """
+
+    system_identifier: str
+    database: str
+    database_oid: int
+    server_version: str
+    version_num: int
+    role: str
+    session_role: str
+    superuser: bool
+    in_recovery: bool
+    may_create_schema: bool
+    started_at: str
+
+    def key(self) -> dict[str, str | int]:
+        """The part that a digest covers: the database itself, not the server's minor version or the role."""
+        return {"system_identifier": self.system_identifier, "database": self.database, "database_oid": self.database_oid}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A named database.  ``conninfo`` may hold a password and is therefore kept out of every repr."""
+
+    name: str
+    conninfo: Mapping[str, str] = field(repr=False)
+    settings: TargetSettings = field(default_factory=lambda: TargetSettings(url="lab"))
+
+    def engine(self, *, application_name: str = "mend", options: str = "") -> Engine:
+        """A new SQLAlchemy engine without a pool; every connect is a fresh session."""
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        extra = {"application_name": application_name[:63]}
+        if options or "options" in self.conninfo:
+            extra["options"] = f"{self.conninfo.get('options', '')} {options}".strip()
+        arguments = {"connect_timeout": str(_CONNECT_TIMEOUT_S)} | dict(self.conninfo) | extra
+        return create_engine("postgresql+psycopg://", connect_args=arguments, poolclass=NullPool)
+
+    @contextmanager
+    def reading(self, run_id: str = "-") -> Iterator[Connection]:
+        """One short READ ONLY, REPEATABLE READ transaction with small timeouts; always rolled back.
+
+        Read-only is a seat belt, not a wall: functions with side effects still run, so they are kept out of .sql files.
+
+        Raises: TargetUnreachable, LoginRefused; QueryFailed or PrivilegeMissing for what fails inside.
+        """
+        from sqlalchemy.exc import DBAPIError
+
+        with self.connected(application_name=f"mend:{run_id}") as conn:
+            conn = conn.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            try:
+                for setting, value in _READ_LIMITS.items():
+                    conn.exec_driver_sql(f"set local {setting} = {value}")
+                yield conn
+            except DBAPIError as error:
+                raise from_driver(error, f"A question to {self.name} failed", "Nothing was changed.") from error
+            finally:
+                conn.rollback()
+
+    @contextmanager
+    def connected(self, *, application_name: str, options: str = "") -> Iterator[Connection]:
+        """A session, closed at the end; connection failures become ours here and nowhere else."""
+        from sqlalchemy.exc import DBAPIError
+
+        engine = self.engine(application_name=application_name, options=options)
+        try:
+            conn = engine.connect()
+        except DBAPIError as error:
+            raise self._unreachable(error) from error
+        try:
+            yield conn
+        finally:
+            conn.close()
+            engine.dispose()
+
+    def identity(self) -> Identity:
+        """Ask the server who it is.
+
+        Raises: TargetUnreachable, LoginRefused; QueryFailed where ``pg_control_system()`` is not allowed.
+        """
+        from mend import queries
+
+        with self.reading() as conn:
+            row = queries.frame(conn, "target/identity").iloc[0].to_dict()
+        return Identity(**{key: _plain(value) for key, value in row.items()})
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must not appear in a record: the password, in every spelling that it might take."""
+        from urllib.parse import quote
+
+        password = self.conninfo.get("password") or (os.environ.get("PGPASSWORD", "") if self.name != "lab" else "")
+        return tuple(dict.fromkeys(filter(None, (password, quote(password, safe=""), quote(password)))))
+
+    def redact(self, text: str) -> str:
+        """``text`` without this target's password and without any password in an address."""
+        for secret in self.secrets():
+            if len(secret) >= _PLAIN_WORDS:
+                text = text.replace(secret, "***")
+        return redact(text)
+
+    def _unreachable(self, error: BaseException) -> MendError:
+        """libpq gives no SQLSTATE before a session exists (its errors are text only), so here alone text decides."""
+        said = self.redact(" ".join(str(getattr(error, "orig", error)).split()))
+        refused = re.search(r"authentication failed|no password supplied|role \".*\" does not exist|pg_hba\.conf", said)
+        kind = LoginRefused if refused else TargetUnreachable
+        advice = (kind.__doc__ or "").split("Nothing was changed. ")[-1]
+        return kind(f"Target {self.name}: {said.rstrip('.')}. Nothing was changed. {advice}")
+
+
+_READ_LIMITS = {
+    "statement_timeout": READ_STATEMENT_TIMEOUT_MS,
+    "lock_timeout": READ_LOCK_TIMEOUT_MS,
+    "idle_in_transaction_session_timeout": 60_000,
+}
+_ADDRESS_PASSWORD = re.compile(r"(://[^\s:/@'\"]*:)([^\s@'\"]+)(@)")
+_KEYWORD_PASSWORD = re.compile(r"(\bpassword\s*=\s*)('[^']*'|[^\s'\"&]+)", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """``text`` with the password of any address or keyword string replaced by ``***``.
+
+    >>> redact("postgresql://ann:s3cret@db/shop and password=hunter2")
+    'postgresql://ann:***@db/shop and password=***'
+    """
+    return _KEYWORD_PASSWORD.sub(r"\1***", _ADDRESS_PASSWORD.sub(r"\1***\3", text))
+
+
+def resolve(name: str) -> Target:
+    """The target of that name.
+
+    Raises: TargetUnknown with the names that exist; InvalidParameter where the variable behind it is unset or unreadable.
+    """
+    if name == "lab":
+        from mend import lab  # the lab stands above this room; only its address is asked for
+
+        return Target("lab", _conninfo(lab.url(), "lab"), TargetSettings(url="lab"))
+    if name.startswith(("env:", "service:")):
+        return Target(name, _from_form(name))
+    known = settings.load().targets
+    if name not in known:
+        names = ", ".join(["lab", *known]) + ", env:NAME, service:NAME"
+        hint = " An address is never a target: put it in an environment variable." if "://" in name or "=" in name else ""
+        raise TargetUnknown(f"No target is called {redact(name)!r}. Nothing was changed.{hint} Known: {names}.")
+    return Target(name, _from_form(known[name].url), known[name])
+
+
+def named_address(form: str) -> str:
+    """A libpq address for ``env:NAME`` or ``service:NAME``; for scratch servers, which are named the same way."""
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(**_from_form(form))
+
+
+def _from_form(form: str) -> dict[str, str]:
+    """The connection keywords behind ``env:NAME`` or ``service:NAME``."""
+    kind, _, name = form.partition(":")
+    if kind == "service":
+        return {"service": name}
+    value = os.environ.get(name, "")
+    if not value:
+        raise InvalidParameter(f"The environment variable {name} is not set. Nothing was changed. Set it to the address of the database.")
+    return _conninfo(value, form)
+
+
+def _conninfo(address: str, name: str) -> dict[str, str]:
+    """Connection keywords from an address in libpq's or SQLAlchemy's spelling (``postgresql+driver://``, ``ssl=``)."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    plain = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", address.strip())
+    plain = re.sub(r"([?&])ssl=", r"\1sslmode=", plain)
+    try:
+        return {key: str(value) for key, value in conninfo_to_dict(plain).items() if value is not None}
+    except ProgrammingError as error:
+        raise InvalidParameter(f"{name} does not hold a PostgreSQL address. Nothing was changed. Write postgresql://user@host/database.") from error
+
+
+def _plain(value: Any) -> Any:
+    """A numpy or pandas scalar as Python's own."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def card(identity: Identity) -> dict[str, Any]:
+    """The identity as plain values, for records."""
+    return asdict(identity)
