@@ -1,0 +1,149 @@
+"""What a journal amounts to: the outcome, the summary of record.json, the document of ``--json``.  Pure; no I/O.
+
+record.json is a function of the journal and the files beside it, so whoever reads it can compute it again and compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mend.journal import Event
+from mend.plan import Plan, Step
+
+FORMAT = 1  # the "mend" key of record.json and of --json documents
+OUTCOMES = ("completed", "planned", "failed", "interrupted", "unknown", "refused", "could_not_check")
+_LAST_WORDS = ("run_closed", "failed")
+_STEP_ENDS = ("step_done", "step_failed", "step_resolved")
+
+
+def last(events: Sequence[Event], *kinds: str) -> dict[str, Any]:
+    """The payload of the last event of these kinds, or {}."""
+    return next((event.payload for event in reversed(events) if event.kind in kinds), {})
+
+
+def outcome(events: Sequence[Event]) -> str:
+    """One of OUTCOMES, by the journal's last words; a run without any was interrupted, or left a step in the air."""
+    end = next((event for event in reversed(events) if event.kind in _LAST_WORDS), None)
+    if end is None:
+        return "unknown" if step_in_the_air(events) is not None else "interrupted"
+    if end.kind == "run_closed":
+        named = str(end.payload.get("outcome"))
+        return named if named in OUTCOMES else "failed"
+    return _outcome_of_error(end.payload)
+
+
+def _outcome_of_error(payload: Mapping[str, Any]) -> str:
+    code = payload.get("exit_code")
+    if code == 4:
+        return "interrupted" if payload.get("error") == "Interrupted" else "unknown"
+    return "refused" if code == 3 else "failed"
+
+
+def step_in_the_air(events: Sequence[Event]) -> int | None:
+    """The step that was started and of which no end is known, or None."""
+    for event in reversed(events):
+        if event.kind in _STEP_ENDS:
+            return int(event.payload.get("step", 0)) if event.payload.get("outcome") == "unknown" else None
+        if event.kind == "step_started":
+            return int(event.payload.get("step", 0))
+    return None
+
+
+def is_closed(events: Sequence[Event]) -> bool:
+    """Whether the run said how it ended."""
+    return any(event.kind in _LAST_WORDS for event in events)
+
+
+def checks(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """The checks of the diagnosis, each as answered last, in the order first asked."""
+    answered: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.kind == "check":
+            answered[str(event.payload.get("name"))] = event.payload
+    return list(answered.values())
+
+
+def summary(run_id: str, events: Sequence[Event], *, files: Mapping[str, str], leak: str = "") -> dict[str, Any]:
+    """The content of record.json."""
+    opened = last(events, "run_opened")
+    target = last(events, "target_seen")
+    content = {
+        "mend": FORMAT,
+        "run_id": run_id,
+        **{key: opened.get(key, "") for key in ("slug", "action", "of", "incident")},
+        "outcome": "failed" if leak else outcome(events),
+        "says": last(events, *_LAST_WORDS).get("message", ""),
+        "started": events[0].time if events else "",
+        "ended": events[-1].time if events else "",
+        "who": {**opened.get("who", {}), "role": target.get("role", "")},
+        "approver": last(events, "approved").get("approver", ""),
+        **{key: opened.get(key, {}) for key in ("runbook", "parameters", "versions")},
+        "target": target,
+        "digest": last(events, "planned").get("digest", ""),
+        "counts": _counts(events),
+        "files": dict(files),
+        "journal": {"length": len(events), "head": events[-1].hash if events else ""},
+    }
+    return content | ({"leak": leak} if leak else {})
+
+
+def _counts(events: Sequence[Event]) -> dict[str, int]:
+    answered = checks(events)
+    done = {event.payload.get("step"): event.payload.get("rows") or 0 for event in events if event.kind == "step_done"}
+    resolved = {e.payload.get("step") for e in events if e.kind == "step_resolved" and e.payload.get("outcome") in ("committed", "done")}
+    planned = last(events, "planned").get("steps", 0)
+    return {
+        "checks": len(answered),
+        "found": sum(check.get("verdict") == "found" for check in answered),
+        "could_not_check": sum(check.get("verdict") == "could_not_check" for check in answered),
+        "steps": planned if isinstance(planned, int) else len(planned),
+        "steps_done": len({*done, *resolved}),
+        "rows": sum(int(rows) for rows in done.values()),
+    }
+
+
+def document(run_id: str, path: str, events: Sequence[Event], plan: Plan | None) -> dict[str, Any]:
+    """The document that ``plan``, ``apply``, ``undo`` and ``resume`` print with ``--json``."""
+    opened = last(events, "run_opened")
+    content: dict[str, Any] = {
+        "mend": FORMAT,
+        "run_id": run_id,
+        "slug": opened.get("slug", ""),
+        "action": opened.get("action", ""),
+        "outcome": outcome(events),
+        "says": last(events, *_LAST_WORDS).get("message", ""),
+        "target": last(events, "target_seen"),
+        "checks": checks(events),
+        "plan": _plan(plan) if plan else None,
+        "record": path,
+    }
+    for kind in ("operations", "differences"):
+        if found := last(events, kind):
+            content[kind] = found.get("rows", [])
+    refused = last(events, "refused")
+    return content | ({"refused": refused} if refused else {})
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    record = plan.as_record()
+    return {
+        "digest": record["digest"],
+        "options": record["options"],
+        "chosen": plan.chosen,
+        "steps": [_step(step) for step in plan.steps],
+        "warnings": list(plan.warnings),
+        "next": plan.next,
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "says": step.says,
+        "sql": step.sql(),
+        "locks": [{"relation": lock.relation, "mode": lock.mode} for lock in step.locks],
+        "transactional": step.transactional,
+        "rows_expected": step.rows_expected,
+        "undo": [{"says": back.says, "sql": back.sql()} for back in step.undo],
+        "irreversible": step.irreversible,
+    }

@@ -1,0 +1,8 @@
+"""report.html."""
+from pathlib import Path
+from typing import Any
+
+
+def page(record: Any, notebook: Path) -> str:
+    """The page."""
+    return "<!doctype html><html></html>"
