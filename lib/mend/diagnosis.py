@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from mend.history import Project
+    from mend.target import Identity, Target
 
 Verdict = Literal["healthy", "found", "could_not_check"]
 
@@ -75,3 +79,14 @@ class Prevention:
 
     says: str
     diff: str = ""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a mode looks: the target, who it is, the Alembic project if one was named, and where progress is said."""
+
+    target: Target
+    identity: Identity
+    project: Project | None
+    progress: Callable[[str], None]
+    run_id: str = "-"

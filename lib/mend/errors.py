@@ -26,6 +26,7 @@
      |   +- WrongDatabase         env.py points elsewhere, or that could not be proven
      |   +- TargetBusy            another run holds the target
      +- StepFailed                a step was rolled back or left no trace
+     |   +- PreconditionFailed    the database is not as the step needs it
      |   +- LockNotAcquired       SQLSTATE 55P03
      |   +- TooManyRows           a step met more rows than its ceiling
      +- VerificationFailed
@@ -153,6 +154,10 @@ class TargetBusy(Refused):
 
 class StepFailed(MendError):
     """A step failed and was rolled back."""
+
+
+class PreconditionFailed(StepFailed):
+    """The database is not as this step needs it. The step was not started. Make a new plan."""
 
 
 class LockNotAcquired(StepFailed):

@@ -7,7 +7,7 @@ exact SQL, the locks, what it expects to find and to leave, and the steps that t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mend.journal import canonical, sha256
@@ -49,8 +49,8 @@ class Step:
     """One unit of work: a transaction, or one statement that cannot run in one.
 
     ``before``: what must stand for the step to start; ``after``: what stands when it is done. After a crash, a step that
-    cannot be resolved by its transaction id is resolved by ``after``.  ``undo`` takes it back, in the order given; where it
-    is empty, ``irreversible`` says why.
+    cannot be resolved by its transaction id is resolved by ``after``; ``restart`` clears what a half-done one left.  ``undo`` takes
+    it back, in the order given; where it is empty, ``irreversible`` says why.
     """
 
     says: str
@@ -64,6 +64,7 @@ class Step:
     estimated_s: float | None = None
     before: tuple[Expect, ...] = ()
     after: tuple[Expect, ...] = ()
+    restart: tuple[Statement, ...] = ()
     undo: tuple[Step, ...] = ()
     irreversible: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -104,15 +105,25 @@ class Plan:
     def digest(self) -> str:
         """Fingerprint of the steps, the target's identity and the evidence: what an approver approves."""
         body = {"slug": self.slug, "target": self.target, "evidence": self.evidence, "chosen": self.chosen}
-        return sha256(canonical(body | {"steps": [asdict(step) for step in self.steps]}))[:DIGEST_LENGTH]
+        return sha256(canonical(body | {"steps": [_reviewed(asdict(step)) for step in self.steps]}))[:DIGEST_LENGTH]
 
     def as_record(self) -> dict[str, Any]:
         """Plain JSON values, with the digest."""
         return {"digest": self.digest()} | asdict(self)
 
-    def undo(self) -> tuple[Step, ...]:
-        """The steps that take the whole plan back, last first."""
-        return tuple(back for step in reversed(self.steps) for back in step.undo)
+    def irreversible(self, done: frozenset[int]) -> tuple[str, ...]:
+        """Why each of those steps cannot be taken back, for those that cannot."""
+        return tuple(f"step {n + 1} ({self.steps[n].says}): {self.steps[n].irreversible}" for n in sorted(done) if not self.steps[n].reversible())
+
+    def undone(self, done: frozenset[int], *, evidence: Mapping[str, Any]) -> Plan:
+        """The plan that takes those steps back, last first."""
+        steps = tuple(back for n in sorted(done, reverse=True) for back in self.steps[n].undo)
+        return replace(self, steps=steps, chosen="undo", options=(), evidence=evidence, warnings=(), next="")
+
+
+def _reviewed(step: dict[str, Any]) -> dict[str, Any]:
+    """A step without its estimates: live tables move, and a row more must not make a plan stale (ceilings do count)."""
+    return {key: value for key, value in step.items() if key not in ("rows_expected", "estimated_s")}
 
 
 def from_record(record: Mapping[str, Any]) -> Plan:
@@ -138,6 +149,7 @@ def _step(record: Mapping[str, Any]) -> Step:
         "locks": tuple(Lock(**lock) for lock in record["locks"]),
         "before": tuple(Expect(**e) for e in record["before"]),
         "after": tuple(Expect(**e) for e in record["after"]),
+        "restart": tuple(Statement(**s) for s in record["restart"]),
         "undo": tuple(_step(s) for s in record["undo"]),
     }
     return Step(**{**record, **parts})

@@ -106,6 +106,18 @@ class Target:
             conn.close()
             engine.dispose()
 
+    @contextmanager
+    def writing(self, application_name: str, *, version_num: int) -> Iterator[Connection]:
+        """A session in autocommit that may write; for `execute` alone (a test reads who calls this).
+
+        If this process dies, the server notices within a second and ends the statement (PostgreSQL 14+).
+        """
+        with self.connected(application_name=application_name) as conn:
+            conn = conn.execution_options(isolation_level="AUTOCOMMIT")
+            if version_num >= 140000:
+                conn.exec_driver_sql("set client_connection_check_interval = '1s'")
+            yield conn
+
     def identity(self) -> Identity:
         """Ask the server who it is.
 

@@ -1,0 +1,363 @@
+"""The only code that writes to a target.
+
+A plan's steps run in order, one session each.  Every step is journaled before its SQL is sent; a transactional step journals
+its transaction id before COMMIT, so that after any crash the outcome is read from the database, never guessed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg import sql as pgsql
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from mend import catalog, files, ledger, project_step, queries, resolve
+from mend.errors import (
+    Interrupted,
+    LockNotAcquired,
+    MendError,
+    OutcomeUnknown,
+    PlanConsumed,
+    PreconditionFailed,
+    Refused,
+    StepFailed,
+    TargetBusy,
+    TooManyRows,
+    from_driver,
+    sqlstate,
+)
+from mend.history import Project
+from mend.journal import Journal
+from mend.plan import Lock, Plan, Statement, Step
+from mend.target import Identity, Target
+
+ADVISORY_CLASS = 0x6D656E64  # "mend"
+_HOLD_WAIT_S = 5.0
+_RETRY_STATES = {"55P03", "40P01"}  # lock_not_available, deadlock_detected: nothing was done, asking again is safe
+_BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+_IDLE_TIMEOUT_MS = 60_000
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What every step needs: where to write, under which run, with which limits, and where to say so."""
+
+    target: Target
+    identity: Identity
+    run_id: str
+    journal: Journal
+    progress: Progress
+    lock_timeout_ms: int
+    statement_timeout_ms: int
+    project: Project | None = None
+
+    @property
+    def schema(self) -> str:
+        """The ledger's schema on the target."""
+        return self.target.settings.schema_name
+
+    def application_name(self, n: int) -> str:
+        """What the server shows for a step's session; a later run finds survivors by it."""
+        return f"mend:{self.run_id}:{n}"
+
+
+def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[int] = frozenset()) -> None:
+    """Run the steps of an approved plan that are not in ``done``.
+
+    Raises: TargetBusy, PlanConsumed, Refused before anything is written; StepFailed, LockNotAcquired, TooManyRows when a step was
+    rolled back; OutcomeUnknown, Interrupted when the outcome must be resolved by ``mend resume``.
+    """
+    with _held(writer) as still_held:
+        _open_ledger(writer, plan, action)
+        writer.journal.append("apply_started", {"digest": plan.digest(), "steps": len(plan.steps), "action": action, "done": sorted(done)})
+        outcome = "failed"
+        try:
+            for n, step in enumerate(plan.steps):
+                if n not in done:
+                    still_held()
+                    _run(writer, n, step)
+            outcome = "done"
+        finally:
+            with suppress(MendError, DBAPIError):  # the anchor is evidence, not the repair: its loss must not mask the step's error
+                _close_ledger(writer, outcome)
+
+
+@contextmanager
+def _held(writer: Writer) -> Iterator[Callable[[], None]]:
+    """Keep other runs away by a session advisory lock on a connection of its own, in autocommit.
+
+    Polled, never waited for in the server: a session blocked in pg_advisory_lock() holds a snapshot that CREATE INDEX
+    CONCURRENTLY would wait for.  Yields a check that the lock is still held (a pooler in transaction mode loses it).
+    """
+    with writer.target.writing(f"mend:{writer.run_id}:lock", version_num=writer.identity.version_num) as conn:
+        deadline = time.monotonic() + _HOLD_WAIT_S
+        while not conn.exec_driver_sql("select pg_try_advisory_lock(%s, 0)", (ADVISORY_CLASS,)).scalar():
+            if time.monotonic() > deadline:
+                raise _busy(conn, writer)
+            time.sleep(0.25)
+        mine = conn.exec_driver_sql("select pg_backend_pid()").scalar()
+
+        def still_held() -> None:
+            held = queries.frame(conn, "execute/holder", classid=ADVISORY_CLASS)
+            if mine not in set(held["pid"]):
+                raise Refused("The lock that keeps other runs away was lost (a pooler in transaction mode?). No further step was started. Connect to the server directly and `mend resume`.")
+
+        still_held()
+        yield still_held
+        with suppress(DBAPIError):
+            conn.exec_driver_sql("select pg_advisory_unlock(%s, 0)", (ADVISORY_CLASS,))
+
+
+def _busy(conn: Connection, writer: Writer) -> TargetBusy:
+    holders = queries.frame(conn, "execute/holder", classid=ADVISORY_CLASS)
+    who = ", ".join(f"{h.application} (pid {h.pid}, role {h.role}, since {h.since})" for h in holders.itertuples())
+    return TargetBusy(f"Another run of mend holds {writer.identity.database}: {who or 'not visible'}. Nothing was changed. Wait for it to end and run again.")
+
+
+def _open_ledger(writer: Writer, plan: Plan, action: str) -> None:
+    """Make the ledger where it is missing and consume the plan's digest.
+
+    Raises: Refused where the schema is somebody else's; PlanConsumed; PrivilegeMissing.
+    """
+    with writer.target.writing(writer.application_name(-1), version_num=writer.identity.version_num) as conn:
+        if ledger.state(conn, writer.schema) == "foreign":
+            raise Refused(f"Schema {writer.schema} exists and was not made by mend. Nothing was changed. Name another with `schema =` in mend.toml.")
+        try:
+            with _transaction(conn, writer):
+                if ledger.state(conn, writer.schema) == "absent":
+                    for text in ledger.schema_statements(writer.schema):
+                        conn.exec_driver_sql(text)
+                conn.exec_driver_sql(*ledger.begin_run(writer.schema, run_id=writer.run_id, slug=plan.slug, digest=_consumes(plan, action, writer), action=action))
+        except DBAPIError as error:
+            if sqlstate(error) == "23505":
+                raise PlanConsumed(f"Plan {plan.digest()} was applied to this database already; a plan applies once. Nothing was changed now. Make a new plan.") from error
+            raise from_driver(error, f"The ledger (schema {writer.schema}) could not be written", "Nothing was changed.", "Grant CREATE on the database, or name a schema you own with `schema =` in mend.toml.") from error
+
+
+def _consumes(plan: Plan, action: str, writer: Writer) -> str:
+    """What must be unique: a plan's digest once per apply; a resume or an undo once per run."""
+    return plan.digest() if action == "apply" else f"{plan.digest()}:{action}:{writer.run_id}"
+
+
+def _close_ledger(writer: Writer, outcome: str) -> None:
+    """Anchor the journal's head and length in the target."""
+    last = writer.journal.append("applied" if outcome == "done" else "apply_ended", {"outcome": outcome})
+    with writer.target.writing(writer.application_name(-2), version_num=writer.identity.version_num) as conn, _transaction(conn, writer):
+        conn.exec_driver_sql(*ledger.end_run(writer.schema, run_id=writer.run_id, outcome=outcome, length=last.seq + 1, head=last.hash))
+
+
+@contextmanager
+def _transaction(conn: Connection, writer: Writer, *, idle_ms: int = _IDLE_TIMEOUT_MS) -> Iterator[None]:
+    """BEGIN .. COMMIT with the dead-man timeouts, on an autocommit session; ROLLBACK on anything else."""
+    conn.exec_driver_sql("begin")
+    try:
+        conn.exec_driver_sql(f"set local lock_timeout = {int(writer.lock_timeout_ms)}")
+        conn.exec_driver_sql(f"set local statement_timeout = {int(writer.statement_timeout_ms)}")
+        conn.exec_driver_sql(f"set local idle_in_transaction_session_timeout = {int(idle_ms)}")
+        yield
+    except BaseException:
+        with suppress(DBAPIError):
+            conn.exec_driver_sql("rollback")
+        raise
+    conn.exec_driver_sql("commit")
+
+
+def _run(writer: Writer, n: int, step: Step) -> None:
+    """One step: journal, look, act, journal.  Retried only where the step allows it and nothing can have happened."""
+    writer.journal.append("step_started", {"step": n, "says": step.says, "sql": step.sql(), "application_name": writer.application_name(n)})
+    writer.progress(f"step {n + 1}: {step.says}")
+    started = time.monotonic()
+    for attempt, wait_s in enumerate([*_BACKOFF_S, None], start=1):
+        forecast = _forecast(writer, n, step)
+        try:
+            rows = _KINDS[step.kind](writer, n, step)
+        except DBAPIError as error:
+            if wait_s is None or not step.retryable or sqlstate(error) not in _RETRY_STATES:
+                raise _failed(writer, n, step, error, forecast) from error
+            _back_off(writer, n, attempt, random.uniform(wait_s / 2, wait_s), forecast)  # noqa: S311 jitter, not a secret
+        except KeyboardInterrupt as interrupt:
+            raise _interrupted(writer, n, step) from interrupt
+        except MendError as error:
+            writer.journal.append("step_failed", {"step": n, "sqlstate": getattr(error, "sqlstate", ""), "message": error.message, "outcome": "unknown" if isinstance(error, OutcomeUnknown) else "rolled_back"})
+            raise
+        else:
+            writer.journal.append("step_done", {"step": n, "rows": rows, "seconds": round(time.monotonic() - started, 3)})
+            return
+
+
+def _back_off(writer: Writer, n: int, attempt: int, wait_s: float, blockers: list[dict[str, Any]]) -> None:
+    writer.journal.append("step_retried", {"step": n, "attempt": attempt, "wait_s": round(wait_s, 2), "blockers": blockers})
+    writer.progress(f"step {n + 1}: lock not granted within {writer.lock_timeout_ms} ms; {_named(blockers)}; trying again in {wait_s:.1f} s")
+    time.sleep(wait_s)
+
+
+def _named(blockers: list[dict[str, Any]]) -> str:
+    """The blockers in words: who holds what, for how long."""
+    held = [b for b in blockers if b["granted"]]
+    return "; ".join(f"pid {b['pid']} ({b['role']}, {b['state']}, open {b['open_s'] or 0:.0f} s) holds {b['held']} on {b['relation']}" for b in held[:3]) or "no blocker is visible"
+
+
+def _forecast(writer: Writer, n: int, step: Step) -> list[dict[str, Any]]:
+    """Before asking for locks: who holds what conflicts, and how many sessions wait already."""
+    wanted = [lock for lock in step.locks if lock.relation != "?"]
+    if not wanted:
+        return []
+    with writer.target.reading(writer.run_id) as conn:
+        blockers = [row for lock in wanted for row in _blockers(conn, lock)]
+    if blockers:
+        writer.journal.append("lock_forecast", {"step": n, "blockers": blockers})
+        writer.progress(f"step {n + 1}: {_named(blockers)}; {sum(not b['granted'] for b in blockers)} sessions wait already")
+    return blockers
+
+
+def _blockers(conn: Connection, lock: Lock) -> list[dict[str, Any]]:
+    frame = queries.frame(conn, "execute/blockers", relation=lock.relation, mode=lock.mode)
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{"relation": lock.relation, **{str(k): v for k, v in row.items()}} for row in rows]
+
+
+def _run_transaction(writer: Writer, n: int, step: Step) -> int:
+    """A transactional step: all of its statements or none; its xid is on disk before COMMIT is sent."""
+    with writer.target.writing(writer.application_name(n), version_num=writer.identity.version_num) as conn:
+        resolve.require(conn, step.before, f"Step {n + 1}")
+        with _transaction(conn, writer):
+            rows = sum(_send(conn, statement) for statement in step.statements)
+            xid = conn.exec_driver_sql("select cast(pg_current_xact_id() as text), cast(clock_timestamp() as text)").one()
+            writer.journal.append("step_xid", {"step": n, "xid": xid[0]}, server_time=xid[1])
+    return rows
+
+
+def _run_alone(writer: Writer, n: int, step: Step) -> int:
+    """Statements that cannot run in a transaction, in order.
+
+    No timeouts: lock_timeout and statement_timeout make CREATE and DROP INDEX CONCURRENTLY leave INVALID indexes behind
+    (facts 1.5); the dead-man switch is client_connection_check_interval.
+    """
+    with writer.target.writing(writer.application_name(n), version_num=writer.identity.version_num) as conn:
+        resolve.require(conn, step.before, f"Step {n + 1}")
+        conn.exec_driver_sql("set lock_timeout = 0")
+        conn.exec_driver_sql("set statement_timeout = 0")
+        return sum(_send(conn, statement) for statement in step.statements)
+
+
+def _run_either(writer: Writer, n: int, step: Step) -> int:
+    return (_run_transaction if step.transactional else _run_alone)(writer, n, step)
+
+
+def _send(conn: Connection, statement: Statement) -> int:
+    """Send one statement and hold it to its row counts.
+
+    Raises: TooManyRows, which rolls the transaction back.
+    """
+    rows = max(conn.exec_driver_sql(statement.sql.replace("%", "%%")).rowcount, 0)
+    if statement.exactly is not None and rows != statement.exactly:
+        raise TooManyRows(f"A statement affected {rows} rows where exactly {statement.exactly} were planned: {statement.sql}. The step was rolled back. The database moved: make a new plan.", rows=rows)
+    if statement.at_most is not None and rows > statement.at_most:
+        raise TooManyRows(f"A statement affected {rows} rows where at most {statement.at_most} were planned: {statement.sql}. The step was rolled back. Make a new plan.", rows=rows)
+    return rows
+
+
+def _run_upgrade(writer: Writer, n: int, step: Step) -> int:
+    """The project's own upgrade(), under its interpreter, with the operations that are there already skipped."""
+    if writer.project is None:
+        raise PreconditionFailed("This step runs the project's upgrade(), but no Alembic project was named. Nothing was changed. Pass the alembic.ini.")
+    return project_step.run(writer.project, step, identity=writer.identity, journal=writer.journal, n=n, application_name=writer.application_name(n), lock_timeout_ms=writer.lock_timeout_ms, statement_timeout_ms=writer.statement_timeout_ms)
+
+
+def _run_file(writer: Writer, n: int, step: Step) -> int:
+    """Replace one file of the project, provided that it is still the one that was reviewed."""
+    files.replace(step.arguments)
+    return 0
+
+
+def _run_invalid_index(writer: Writer, n: int, step: Step) -> int:
+    """Build an index and leave it INVALID, as it was found: for undo, which gives back what was there.
+
+    A second session of ours gets in the way of CREATE INDEX CONCURRENTLY, whose short lock_timeout then ends it: a row lock
+    on the table stops it before the build (not ready), an old snapshot after it (ready, and enforcing where unique).
+    """
+    table, ready = str(step.arguments["table"]), bool(step.arguments["ready"])
+    version = writer.identity.version_num
+    with writer.target.writing(writer.application_name(n) + ":in-the-way", version_num=version) as other, writer.target.writing(writer.application_name(n), version_num=version) as conn:
+        resolve.require(conn, step.before, f"Step {n + 1}")
+        with _transaction(other, writer, idle_ms=0):
+            if ready:
+                other.exec_driver_sql("set transaction isolation level repeatable read")
+                other.exec_driver_sql("select 1 from pg_class limit 1")
+            else:
+                other.exec_driver_sql(f"lock table {table} in row exclusive mode")
+            conn.exec_driver_sql("set lock_timeout = 200")
+            with suppress(DBAPIError):  # it is meant to fail; `after`, checked below, is what counts
+                _send(conn, step.statements[0])
+        conn.exec_driver_sql("set lock_timeout = 0")
+        resolve.require(conn, step.after, f"After step {n + 1}")
+    return 0
+
+
+_KINDS: Mapping[str, Callable[[Writer, int, Step], int]] = {
+    "sql": _run_either,
+    "upgrade": _run_upgrade,
+    "file": _run_file,
+    "invalid_index": _run_invalid_index,
+}
+
+
+def undo(writer: Writer, plan: Plan) -> None:
+    """Run a plan made by ``Plan.undone``; its steps refuse where the database is no longer as the applied plan left it."""
+    apply(writer, plan, action="undo")
+
+
+def resume(writer: Writer, plan: Plan, found: Mapping[int, resolve.Outcome]) -> None:
+    """Go on with an interrupted plan: steps found done are not repeated, half-done ones are cleared first."""
+    for n, outcome in found.items():
+        writer.journal.append("step_resolved", {"step": n, "outcome": outcome.state, "how": outcome.how})
+    steps = tuple(_restarted(step) if found[n].state == "partial" else step for n, step in enumerate(plan.steps))
+    done = frozenset(n for n, outcome in found.items() if outcome.state == "done")
+    apply(writer, replace(plan, steps=steps), action="resume", done=done)
+
+
+def _restarted(step: Step) -> Step:
+    return replace(step, statements=(*step.restart, *step.statements), before=())
+
+
+def _failed(writer: Writer, n: int, step: Step, error: DBAPIError, blockers: list[dict[str, Any]]) -> MendError:
+    """What a driver's error means for the step, journaled; the outcome is looked up where it is in doubt."""
+    code = sqlstate(error)
+    state, outcome = _state_after(writer, n, step)
+    said = str(error.orig).strip().splitlines()[0]
+    writer.journal.append("step_failed", {"step": n, "sqlstate": code, "message": writer.target.redact(said), "outcome": outcome})
+    text = f"Step {n + 1} ({step.says}) failed: {writer.target.redact(said)}" + (f" (SQLSTATE {code})." if code else ".")
+    if outcome == "unknown":
+        return OutcomeUnknown(f"{text} {state} `mend resume {writer.run_id}` resolves it.", step=n, sqlstate=code)
+    if code == "55P03":
+        return LockNotAcquired(f"{text} {state} {_named(blockers)}. End the blocker or wait, then make a new plan.", step=n, sqlstate=code)
+    return StepFailed(f"{text} {state} Steps before it stand. Mend the cause, then make a new plan.", step=n, sqlstate=code)
+
+
+def _interrupted(writer: Writer, n: int, step: Step) -> MendError:
+    state, outcome = _state_after(writer, n, step)
+    writer.journal.append("step_failed", {"step": n, "sqlstate": "", "message": "interrupted by the operator", "outcome": outcome})
+    return Interrupted(f"Step {n + 1} ({step.says}) was interrupted. {state} `mend resume {writer.run_id}` goes on from here.", step=n)
+
+
+def _state_after(writer: Writer, n: int, step: Step) -> tuple[str, str]:
+    """(sentence, ``rolled_back`` | ``done`` | ``partial`` | ``unknown``) for a step that ended in an error."""
+    try:
+        resolve.await_survivors(writer.target, writer.application_name(n))
+        found = resolve.outcome(writer.target, n, step, writer.journal.events())
+    except MendError as error:
+        return error.message, "unknown"
+    sentence = {
+        "not_done": f"It was rolled back ({found.how}).",
+        "done": f"It took effect all the same ({found.how}).",
+        "partial": f"It left something behind: {found.how}.",
+    }[found.state]
+    return sentence, "rolled_back" if found.state == "not_done" else found.state

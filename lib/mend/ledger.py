@@ -1,0 +1,82 @@
+"""What mend keeps in the target itself: schema ``mend``, its table ``run``, and who may read it.  SQL only; `execute` sends it.
+
+The ledger makes a plan apply once, and keeps each journal's head and length where an editor of the record cannot reach.
+The schema's comment starts with ``mend:``; catalog snapshots leave such schemas out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql as pgsql
+from sqlalchemy import Connection
+
+MARK = "mend: undo data and applied plans; `mend runs` lists them"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The last applied run."""
+
+    run_id: str
+    digest: str
+
+
+def schema_statements(schema: str) -> tuple[str, ...]:
+    """SQL that makes the ledger, readable by its owner only; harmless where it is there already."""
+    name = pgsql.Identifier(schema)
+    texts = (
+        pgsql.SQL("create schema if not exists {0}").format(name),
+        pgsql.SQL("comment on schema {0} is {1}").format(name, pgsql.Literal(MARK)),
+        pgsql.SQL("revoke all on schema {0} from public").format(name),
+        pgsql.SQL(
+            "create table if not exists {0}.run (run_id text primary key, slug text not null, digest text not null unique, action text not null, "
+            "started_at timestamptz not null default clock_timestamp(), finished_at timestamptz, outcome text not null default 'started', "
+            "journal_length int4, journal_head text)"
+        ).format(name),
+        pgsql.SQL("revoke all on {0}.run from public").format(name),
+    )
+    return tuple(text.as_string(None) for text in texts)
+
+
+def state(conn: Connection, schema: str) -> str:
+    """``absent``, ``ours`` or ``foreign`` (a schema of that name which mend did not make)."""
+    found = conn.exec_driver_sql(
+        "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = %s", (schema,)
+    ).fetchone()
+    if found is None:
+        return "absent"
+    return "ours" if str(found[0] or "").startswith("mend:") else "foreign"
+
+
+def last(conn: Connection, schema: str) -> Entry | None:
+    """The run applied last to this database, by mend's own ledger; part of every plan's evidence."""
+    if state(conn, schema) != "ours":
+        return None
+    query = pgsql.SQL("select run_id, digest from {0}.run order by started_at desc, run_id desc limit 1")
+    row = conn.exec_driver_sql(query.format(pgsql.Identifier(schema)).as_string(None)).fetchone()
+    return Entry(*row) if row else None
+
+
+def begin_run(schema: str, *, run_id: str, slug: str, digest: str, action: str) -> tuple[str, dict[str, Any]]:
+    """The insert that consumes a plan; the unique digest makes a second use fail with 23505."""
+    text = pgsql.SQL("insert into {0}.run (run_id, slug, digest, action) values (%(run_id)s, %(slug)s, %(digest)s, %(action)s)")
+    return text.format(pgsql.Identifier(schema)).as_string(None), {"run_id": run_id, "slug": slug, "digest": digest, "action": action}
+
+
+def end_run(schema: str, *, run_id: str, outcome: str, length: int, head: str) -> tuple[str, dict[str, Any]]:
+    """The update that anchors the journal in the target."""
+    text = pgsql.SQL(
+        "update {0}.run set outcome = %(outcome)s, finished_at = clock_timestamp(), journal_length = %(length)s, journal_head = %(head)s where run_id = %(run_id)s"
+    )
+    return text.format(pgsql.Identifier(schema)).as_string(None), {"run_id": run_id, "outcome": outcome, "length": length, "head": head}
+
+
+def anchor(conn: Connection, schema: str, run_id: str) -> tuple[int, str] | None:
+    """(journal length, journal head) as the target remembers them, or None."""
+    if state(conn, schema) != "ours":
+        return None
+    text = pgsql.SQL("select journal_length, journal_head from {0}.run where run_id = %s").format(pgsql.Identifier(schema))
+    row = conn.exec_driver_sql(text.as_string(None), (run_id,)).fetchone()
+    return (int(row[0]), str(row[1])) if row and row[0] is not None else None

@@ -1,0 +1,115 @@
+"""What a step really did, read from the database: transaction ids, then the catalog.  Reads only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from mend import catalog, queries
+from mend.errors import OutcomeUnknown, PreconditionFailed
+from mend.journal import Event
+from mend.plan import Expect, Plan, Step
+from mend.target import Target
+
+_SURVIVOR_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether a step took effect, and how that is known.  ``partial``: it left something that ``restart`` clears."""
+
+    state: Literal["done", "not_done", "partial"]
+    how: str
+
+
+def differences(conn: Connection, expects: Iterable[Expect]) -> list[str]:
+    """One line per catalog object that is not as expected."""
+    wanted = tuple(expects)
+    if not wanted:
+        return []
+    live = {(row.kind, row.identity): row.definition for row in catalog.snapshot(conn).itertuples()}
+    found = ((e, live.get((e.kind, e.identity))) for e in wanted)
+    return [f"{e.kind} {e.identity}: expected {e.definition or '(absent)'}, found {now or '(absent)'}" for e, now in found if now != e.definition]
+
+
+def require(conn: Connection, expects: Iterable[Expect], who: str) -> None:
+    """Raise PreconditionFailed unless every object is as expected."""
+    if lines := differences(conn, expects):
+        raise PreconditionFailed(f"{who} needs the database to be otherwise. " + "; ".join(lines) + ". This step did nothing. Make a new plan.")
+
+
+def transaction(target: Target, xid: str) -> str:
+    """``committed``, ``aborted``, ``in progress`` or ``too old`` (pg_xact_status, PostgreSQL docs 9.28)."""
+    with target.reading() as conn:
+        return str(queries.frame(conn, "execute/transaction_status", xid=xid)["status"].iloc[0])
+
+
+def await_survivors(target: Target, application_name: str) -> None:
+    """Wait until no session of that name (or beginning so) is left on the server, so that nothing can still commit.
+
+    Raises: OutcomeUnknown naming the sessions that stay.
+    """
+    deadline = time.monotonic() + _SURVIVOR_WAIT_S
+    while True:
+        with target.reading() as conn:
+            alive = queries.frame(conn, "execute/own_backends", prefix=application_name)
+        if alive.empty:
+            return
+        if time.monotonic() > deadline:
+            pids = ", ".join(f"pid {row.pid} ({row.state}: {row.query})" for row in alive.itertuples())
+            raise OutcomeUnknown(f"Sessions {application_name} are still at work: {pids}. Nothing was started. Wait for them, or end them, then `mend resume`.")
+        time.sleep(0.5)
+
+
+def outcomes(target: Target, plan: Plan, events: Sequence[Event]) -> dict[int, Outcome]:
+    """For every step of an interrupted run: done, not done or partial, and how that is known.
+
+    Call ``await_survivors`` first.  Raises: OutcomeUnknown where even the database cannot tell.
+    """
+    return {n: outcome(target, n, step, events) for n, step in enumerate(plan.steps)}
+
+
+def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outcome:
+    """Step ``n`` judged by the journal, its transaction id and the catalog, in that order."""
+    events = [event for event in events if event.payload.get("step") == n]
+    kinds = [event.kind for event in events]
+    if not events:
+        return Outcome("not_done", "it was never started")
+    if "step_done" in kinds:
+        return Outcome("done", "the journal says so")
+    xids = [event.payload["xid"] for event in events if event.kind == "step_xid"]
+    if step.kind == "sql" and step.transactional and not xids:
+        return Outcome("not_done", "COMMIT was never sent: its transaction id would be in the journal")
+    if xids:
+        return _by_transaction(target, n, step, str(xids[-1]))
+    return by_catalog(target, n, step)
+
+
+def _by_transaction(target: Target, n: int, step: Step, xid: str) -> Outcome:
+    status = transaction(target, xid)
+    if status == "committed":
+        return Outcome("done", f"transaction {xid} is committed")
+    if status == "aborted":
+        return Outcome("not_done", f"transaction {xid} is aborted")
+    if status == "in progress":
+        raise OutcomeUnknown(f"Transaction {xid} of step {n + 1} is still in progress. Nothing was started. Wait for it, then resume again.")
+    return by_catalog(target, n, step)
+
+
+def by_catalog(target: Target, n: int, step: Step) -> Outcome:
+    """A step judged by what it leaves, where no transaction id can tell."""
+    if not step.after:
+        raise OutcomeUnknown(f"Step {n + 1} ({step.says}) leaves no trace in the catalog. It is not known whether it ran. Look at its tables, then make a new plan.")
+    with target.reading() as conn:
+        missing = differences(conn, step.after)
+        if not missing:
+            return Outcome("done", "what it makes is there, as planned")
+        if not differences(conn, step.before):
+            return Outcome("not_done", "the catalog is as it was before the step")
+    if step.restart:
+        return Outcome("partial", "; ".join(missing))
+    raise OutcomeUnknown(f"Step {n + 1} ({step.says}) is neither done nor undone: {'; '.join(missing)}. Nothing was started. Make a new plan.")

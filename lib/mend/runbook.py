@@ -1,0 +1,365 @@
+"""What a notebook imports: opens a run, shows, decides, applies, verifies and records.
+
+The same cells run headless and in JupyterLab.  Headless, `dry_run` and `approve` decide; in JupyterLab the approval box does.
+Which of plan, apply, undo or resume a run is comes from the command that started it (MEND_ACTION, MEND_OF).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mend import archive, capture, catalog, execute, ledger, lineage, parameters, resolve, show
+from mend import plan as plans
+from mend import target as targets
+from mend.diagnosis import Diagnosis, Site
+from mend.errors import InvalidParameter, MendError, NotApproved, OutcomeUnknown, PlanIsStale, Refused, RunNotFound, VerificationFailed
+from mend.history import Project, find_python
+from mend.plan import Plan
+
+
+class Form:
+    """The parameters, shown; in JupyterLab as a form that mirrors them.  ``open()`` reads it."""
+
+    def __init__(self, slug: str, given: Mapping[str, Any]) -> None:
+        self.slug = slug
+        self.given = parameters.validated(slug, given)
+        self.fields: Any = None
+        if interactive():
+            from mend import widgets
+
+            self.fields = widgets.parameter_form(parameters.of(slug), self.given)
+            capture.display(self.fields.widget)
+        else:
+            capture.display(show.parameters(parameters.of(slug), self.given))
+
+    def values(self) -> dict[str, Any]:
+        """The parameters as they stand now, validated again."""
+        return parameters.validated(self.slug, self.fields.values()) if self.fields else self.given
+
+    def open(self) -> Run:
+        """Open the run with these parameters; shows the target's card.
+
+        Raises: TargetUnknown, TargetUnreachable, LoginRefused, ProjectBroken; nothing has been changed then.
+        """
+        return Run(self.slug, self.values())
+
+
+def form(slug: str, **given: Any) -> Form:
+    """Show the parameters of a runbook.  Raises InvalidParameter for an unknown name or a wrong type."""
+    capture.start()
+    return Form(slug, given)
+
+
+def interactive() -> bool:
+    """Whether somebody sits in front of this kernel."""
+    return os.environ.get("MEND_INTERACTIVE") == "1"
+
+
+def _recorded(method: Callable[..., None]) -> Callable[..., None]:
+    """Whatever a section raises is shown and journaled before it stops the notebook."""
+
+    @functools.wraps(method)
+    def wrapper(self: Run, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except MendError as error:
+            self.fail(error)
+            raise
+        except Exception as error:  # noqa: BLE001 an unforeseen error is recorded as such and raised again
+            self.fail(MendError(f"Unexpected {type(error).__name__}: {error}. The journal says which steps ran. Report this."))
+            raise
+
+    return wrapper
+
+
+class Run:
+    """One execution of one runbook."""
+
+    def __init__(self, slug: str, values: Mapping[str, Any]) -> None:
+        self.slug, self.values = slug, dict(values)
+        self.action = os.environ.get("MEND_ACTION", "plan")
+        self.mode: ModuleType = importlib.import_module(f"mend.modes.{slug}")
+        self.record, self.sealed_by_parent = _record(slug, self.values, self.action)
+        self.journal = self.record.journal
+        self.diagnosis: Diagnosis | None = None
+        self.plan: Plan | None = None
+        self.outcome = ""
+        self.done = False
+        self._open()
+
+    @property
+    def run_id(self) -> str:
+        """The name of this run and of its folder under outputs/."""
+        return self.record.run_id
+
+    @_recorded
+    def _open(self) -> None:
+        _quiet_errors()
+        self._start_lab_incident()
+        self.target = targets.resolve(self.values["target"])
+        self.identity = self.target.identity()
+        self.journal.append("target_seen", {"name": self.target.name} | targets.card(self.identity))
+        self.site = Site(self.target, self.identity, self._project(), self._progress, self.run_id)
+        capture.display(show.card(self.identity, self.target.name, lab=self.target.name == "lab"))
+
+    def _start_lab_incident(self) -> None:
+        """Without any parameter a runbook runs on its own practice incident."""
+        if self.values["target"] != "lab":
+            return
+        from mend import lab
+
+        current = lab.current()
+        if current is None or current.slug != self.slug:
+            if current is not None and self.action != "plan":
+                raise Refused(f"The lab holds the incident {current.slug}, not {self.slug}. Nothing was changed. Run `mend lab start {self.slug}`.")
+            current = lab.start(self.slug, progress=self._progress)
+        self.values["alembic_ini"] = self.values["alembic_ini"] or str(current.alembic_ini)
+
+    def _project(self) -> Project | None:
+        ini = self.values["alembic_ini"] or str(self.target.settings.alembic_ini or "")
+        if not ini:
+            return None
+        self.values["alembic_ini"] = ini
+        configured = self.values.get("python") or str(self.target.settings.python or "")
+        return Project(Path(ini).resolve(), find_python(Path(ini), configured), None)
+
+    def _progress(self, text: str) -> None:
+        """One line for who watches, and a heartbeat for papermill."""
+        print(text, file=sys.stderr, flush=True)
+
+    @_recorded
+    def diagnose(self) -> None:
+        """Run every check and show the verdicts."""
+        self.diagnosis = self._diagnosed()
+        for check in self.diagnosis.checks:
+            self.journal.append("check", check.as_record(), server_time="")
+        for kind, rows in getattr(self.diagnosis.facts, "tables", dict)().items():
+            self.journal.append(kind, {"rows": rows})
+        capture.display(show.verdicts(self.diagnosis))
+
+    def _diagnosed(self, **overrides: Any) -> Diagnosis:
+        return self.mode.diagnose(self.site, **(self._mode_values() | overrides))
+
+    def _mode_values(self) -> dict[str, Any]:
+        """The mode's own parameters, without those that every runbook has."""
+        return {key: value for key, value in self.values.items() if key not in parameters.COMMON}
+
+    @_recorded
+    def answer(self, name: str) -> None:
+        """Show one check: verdict, rows, what healthy looks like, and the SQL behind it."""
+        capture.display(show.check(self._seen().check(name)))
+
+    def _seen(self) -> Diagnosis:
+        if self.diagnosis is None:
+            raise InvalidParameter("Nothing was diagnosed yet. Nothing was changed. Run the cells above in order.")
+        return self.diagnosis
+
+    @_recorded
+    def decide(self) -> None:
+        """Make the plan from the diagnosis (or take the one to undo or resume), show it, and keep it."""
+        self._seen()
+        self.plan = {"undo": self._undo_plan, "resume": self._resumed_plan}.get(self.action, self._fresh_plan)()
+        self.record.write_plan(self.plan)
+        self.journal.append("planned", {"digest": self.plan.digest(), "chosen": self.plan.chosen, "steps": len(self.plan.steps)})
+        capture.display(show.plan(self.plan))
+
+    def _fresh_plan(self) -> Plan:
+        seen = self._seen()
+        with self.target.reading(self.run_id) as conn:
+            last = ledger.last(conn, self.target.settings.schema_name)
+        plan: Plan = self.mode.plan(seen, **self._mode_values())
+        evidence = dict(plan.evidence) | {"last_run": last.run_id if last else None}
+        return plans.replace(plan, evidence=evidence, target=self.identity.key())
+
+    def _applied(self) -> lineage.Applied:
+        """The run that this one undoes or resumes, with every run that carried its plan on."""
+        return lineage.applied(os.environ.get("MEND_OF", ""))
+
+    def _undo_plan(self) -> Plan:
+        applied = self._applied()
+        self._same_database(applied.plan)
+        found = self._outcomes(applied)
+        if half := [n for n, outcome in found.items() if outcome.state == "partial"]:
+            raise Refused(f"Step {half[0] + 1} of run {applied.run_id} is half done. Nothing was changed. First `mend resume {applied.run_id}`, then undo.")
+        done = frozenset(n for n, outcome in found.items() if outcome.state == "done")
+        if reasons := applied.plan.irreversible(done):
+            raise Refused("This run cannot be taken back: " + "; ".join(reasons) + ". Nothing was changed.")
+        return applied.plan.undone(done, evidence={"undoes": applied.run_id})
+
+    def _outcomes(self, applied: lineage.Applied) -> dict[int, resolve.Outcome]:
+        """What each step of an applied plan did, once no session of its runs is left."""
+        for record in applied.runs:
+            resolve.await_survivors(self.target, f"mend:{record.run_id}:")
+        return resolve.outcomes(self.target, applied.plan, applied.events)
+
+    def _resumed_plan(self) -> Plan:
+        applied = self._applied()
+        self._same_database(applied.plan)
+        return applied.plan
+
+    def _same_database(self, plan: Plan) -> None:
+        if plan.target != self.identity.key():
+            raise Refused(f"That run was applied to another database ({plan.target}). Nothing was changed.")
+
+    @_recorded
+    def act(self) -> None:
+        """Apply the plan if it is approved; in JupyterLab, show the approval box."""
+        plan = self._planned()
+        if not plan.steps:
+            self.outcome = "planned" if self._seen().verdict() == "found" else "completed" if self._seen().verdict() == "healthy" else "could_not_check"
+            capture.display(show.outcome(plan.next or "Nothing to apply.", self.outcome))
+        elif self.action in ("undo", "resume"):
+            self._write(how="command")
+        elif self.values["approve"] and not self.values["dry_run"]:
+            self._approved(plan)
+            self._write(how="parameter")
+        elif interactive():
+            self._approval_box(plan)
+        else:
+            self.outcome = "planned"
+            capture.display(show.outcome(f"Nothing was applied: this was a dry run. To apply: mend apply {self.run_id} --approve {plan.digest()}", "planned"))
+        if not self.values["dry_run"] and not self.values["approve"] and plan.steps and self.action == "plan" and not interactive():
+            raise NotApproved(f"dry_run is False, but no plan was approved. Nothing was changed. Review the plan above, then pass approve={plan.digest()}.")
+
+    def _planned(self) -> Plan:
+        if self.plan is None:
+            raise InvalidParameter("There is no plan yet. Nothing was changed. Run the cells above in order.")
+        return self.plan
+
+    def _approved(self, plan: Plan) -> None:
+        """What was reviewed is what runs: the digest of the plan just made must be the approved one.
+
+        Raises: PlanIsStale with every difference.
+        """
+        if self.values["approve"] == plan.digest():
+            return
+        approved = lineage.approved_plan(self.values["approve"])
+        if approved is None:
+            raise NotApproved(f"No plan with digest {self.values['approve']} is in the archive. Nothing was changed. The plan made now is {plan.digest()}: review it.")
+        lines = plans.what_changed(approved, plan)
+        raise PlanIsStale("The database moved since the plan was made. Nothing was changed. What changed:\n  " + "\n  ".join(lines) + "\nMake a new plan and review it.", differences=lines)
+
+    def _approval_box(self, plan: Plan) -> None:
+        from mend import widgets
+
+        def apply(progress: Callable[[str], None]) -> None:
+            self._progress = progress  # type: ignore[method-assign]
+            self._write(how="typed")
+
+        capture.display(widgets.approval(database=self.identity.database, digest=plan.digest(), apply=apply))
+
+    def _write(self, *, how: str) -> None:
+        plan = self._planned()
+        self.journal.append("approved", {"digest": plan.digest(), "approver": self.record.opened["who"]["os_user"], "how": how})
+        with self.target.reading(self.run_id) as conn:
+            lineage.write_snapshot(self.record, catalog.snapshot(conn))
+        writer = execute.Writer(
+            self.target,
+            self.identity,
+            self.run_id,
+            self.journal,
+            self._progress,
+            lock_timeout_ms=int(self.values.get("lock_timeout_ms") or self.target.settings.lock_timeout_ms),
+            statement_timeout_ms=self.target.settings.statement_timeout_ms,
+            project=self.site.project,
+        )
+        if self.action == "resume":
+            applied = self._applied()
+            execute.resume(writer, plan, self._outcomes(applied))
+        elif self.action == "undo":
+            execute.undo(writer, plan)
+        else:
+            execute.apply(writer, plan)
+        self.done = True
+        capture.display(show.outcome(f"All {len(plan.steps)} steps of plan {plan.digest()} ran.", "applied"))
+
+    @_recorded
+    def verify(self) -> None:
+        """Look again, on a new connection, and fail loudly unless the database is what the plan promised."""
+        if not self.done:
+            capture.display(show.outcome("Nothing was applied, so there is nothing to verify.", "planned"))
+            return
+        problems, checks = self._verify_undo() if self.action == "undo" else self._verify_plan()
+        self.journal.append("verified", {"healthy": not problems, "problems": problems, "checks": checks})
+        if problems:
+            raise VerificationFailed("The steps ran, but the database is not what the plan promised: " + "; ".join(problems) + f". `mend undo {self.run_id}` takes them back.")
+        self.outcome = "completed"
+        capture.display(show.outcome("Verified on a new connection.", "completed"))
+
+    def _verify_plan(self) -> tuple[list[str], list[dict[str, Any]]]:
+        plan = self._planned()
+        again = self._diagnosed(**self.mode.verify_with(plan))
+        for check in again.checks:
+            capture.display(show.check(check))
+        return list(self.mode.unmet(plan, again)), [check.as_record(sample=5) for check in again.checks]
+
+    def _verify_undo(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """The catalog must be what it was before the run that was undone."""
+        before = self._applied().before
+        with self.target.reading(self.run_id) as conn:
+            changes = catalog.diff(before, catalog.snapshot(conn))
+        return [f"{c.kind} {c.identity}: was {c.before or '(absent)'}, is {c.after or '(absent)'}" for c in changes], []
+
+    @_recorded
+    def undo(self) -> None:
+        """Show how this run is taken back, or why it cannot be."""
+        capture.display(show.undo(self._planned(), self.run_id))
+
+    @_recorded
+    def prevent(self) -> None:
+        """Show what would have stopped the incident."""
+        for prevention in self._seen().prevent:
+            self.journal.append("prevented", {"says": prevention.says, "diff": prevention.diff})
+        capture.display(show.prevention(list(self._seen().prevent)))
+
+    def fail(self, error: MendError) -> None:
+        """Show and journal an error, and close the run with its outcome."""
+        kind = "refused" if isinstance(error, Refused) else "failed"
+        facts = {"differences": error.facts["differences"]} if "differences" in error.facts else {}
+        self.journal.append(kind, {"error": type(error).__name__, "message": self._safe(error.message), "exit_code": error.exit_code} | facts)
+        self.outcome = "refused" if kind == "refused" else "unknown" if isinstance(error, OutcomeUnknown) else "failed"
+        capture.display(show.error(error))
+        self._close()
+
+    def _safe(self, text: str) -> str:
+        return self.target.redact(text) if hasattr(self, "target") else targets.redact(text)
+
+    def close(self) -> None:
+        """Close the run: its outcome, its report, its hashes."""
+        self._close()
+        path = self.record.path / ("report.html" if not self.sealed_by_parent else "")
+        capture.display(show.outcome(f"Outcome: {self.outcome or 'planned'}. Record: {path}", self.outcome or "planned"))
+
+    def _close(self) -> None:
+        if self.journal.of("run_closed"):
+            return
+        self.journal.append("run_closed", {"outcome": self.outcome or "planned"})
+        if not self.sealed_by_parent:
+            notebook = archive.rebuild(parameters.notebook(self.slug), capture.cells())
+            archive.seal(self.record, secrets=self.target.secrets() if hasattr(self, "target") else (), notebook=notebook)
+
+
+def _record(slug: str, values: Mapping[str, Any], action: str) -> tuple[archive.Record, bool]:
+    """The record of this run, and whether the command that started this kernel will seal it."""
+    if given := os.environ.get("MEND_RUN"):
+        record = archive.Record(Path(given))
+        if not record.journal.path.exists():
+            raise RunNotFound(f"MEND_RUN names {given}, which holds no journal. Nothing was changed.")
+        return record, not interactive()
+    return archive.create(slug, action=action, parameters=dict(values), incident=str(values.get("incident", ""))), False
+
+
+def _quiet_errors() -> None:
+    """In a notebook, show a MendError as its message, without a traceback; it still stops the run."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((MendError,), lambda _shell, _kind, error, _tb, tb_offset=None: [f"{type(error).__name__}: {error}"])
