@@ -44,11 +44,6 @@ with saved as materialized (
   from relations r join pg_catalog.pg_attribute a on a.attrelid = r.oid join pg_catalog.pg_type t on t.oid = a.atttypid
     left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   where r.kind in ('r', 'p', 'f', 'v', 'm', 'c') and a.attnum > 0 and not a.attisdropped
-), inherited as materialized (
-  select c.attrelid, c.attnum, bool_or(p.attnotnull) as not_null, max(p.expression) as expression
-  from columns c join pg_catalog.pg_inherits i on i.inhrelid = c.attrelid
-    join columns p on p.attrelid = i.inhparent and p.attname = c.attname
-  where not c.attislocal group by c.attrelid, c.attnum
 ), attributes as materialized (
   select c.attrelid, string_agg(replace(quote_ident(c.attname), chr(10), ' ') || ' ' || c.type, ', ' order by c.attnum) as list
   from columns c where c.kind in ('v', 'm', 'c') group by c.attrelid
@@ -155,14 +150,18 @@ with saved as materialized (
   where (c.statistics_target <> '' or c.attstorage <> c.typstorage or c.compression <> '' or c.attoptions is not null)
     and o.value is not null and c.attislocal and c.kind in ('r', 'p', 'f', 'm')
   union all
-  select 'default', c.identity, c.expression
-  from columns c left join inherited h on h.attrelid = c.attrelid and h.attnum = c.attnum
-  where c.attgenerated = '' and c.expression is distinct from h.expression and c.expression is not null
+  select 'default', c.identity, c.expression from columns c
+  where c.attgenerated = '' and c.expression is not null and case when c.attislocal then true else not exists (
+    select from pg_catalog.pg_inherits i join pg_catalog.pg_attribute p on p.attrelid = i.inhparent and p.attname = c.attname
+      join pg_catalog.pg_attrdef d on d.adrelid = p.attrelid and d.adnum = p.attnum
+    where i.inhrelid = c.attrelid and pg_get_expr(d.adbin, d.adrelid) = c.expression) end
   union all
   select 'not_null', c.identity, 'not null' || case when k.oid is not null then ' not valid' else '' end
-  from columns c left join inherited h on h.attrelid = c.attrelid and h.attnum = c.attnum
-    left join pg_catalog.pg_constraint k on k.conrelid = c.attrelid and k.contype = 'n' and not k.convalidated and k.conkey = array[c.attnum]
-  where c.attnotnull and c.kind in ('r', 'p', 'f') and h.not_null is distinct from true
+  from columns c left join pg_catalog.pg_constraint k
+    on k.conrelid = c.attrelid and k.contype = 'n' and not k.convalidated and k.conkey = array[c.attnum]
+  where c.attnotnull and c.kind in ('r', 'p', 'f') and case when c.attislocal then true else not exists (
+    select from pg_catalog.pg_inherits i join pg_catalog.pg_attribute p on p.attrelid = i.inhparent and p.attname = c.attname
+    where i.inhrelid = c.attrelid and p.attnotnull) end
   union all
   select 'constraint', r.identity || '.' || quote_ident(k.conname), pg_get_constraintdef(k.oid)
   from relations r join pg_catalog.pg_constraint k on k.conrelid = r.oid
