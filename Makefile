@@ -1,0 +1,77 @@
+# make setup | demo | test | lint | bench | lab | new NAME=<slug> | lock
+# Every target sets up what it needs in .venv, from lock files with hashes; a second run installs nothing and works offline.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --no-warn-script-location
+RUN    := .venv/.run-installed
+DEV    := .venv/.dev-installed
+OLD    := .venv-old/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench lab new lock clean
+
+help:
+	@sed -n 1,2p Makefile
+
+setup: $(RUN)
+demo: $(RUN)
+	$(BIN)/mend demo
+test: $(DEV) $(OLD)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict lib/mend
+	$(BIN)/nbstripout --verify runbooks/*.ipynb
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout runbooks/*.ipynb
+bench: $(DEV)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+lab: $(RUN)
+	$(BIN)/mend lab list
+new: $(RUN)
+	@test -n "$(NAME)" || { echo "make new NAME=<slug>"; exit 1; }
+	$(BIN)/python -m mend.homes $(NAME)
+
+# Bytecode is compiled by name, because PYTHONDONTWRITEBYTECODE would leave every start slow.
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "mend needs Python 3.11 or newer as $(PYTHON). Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "$(PYTHON) cannot make virtual environments. Install its venv module (on Debian: python3-venv)."; exit 1; }
+	@rm -rf .venv
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+$(RUN): requirements.lock pyproject.toml | .venv/.made
+	@echo "installing what mend needs (once) ..."
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib lib || true
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUN)
+	@echo "installing what the tests need (once) ..."
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib || true
+	@touch $@
+
+# A project's own old stack (Alembic 1.10, SQLAlchemy 1.4, psycopg2), which the tests run histories with.
+$(OLD): requirements-old.lock | .venv/.made
+	@rm -rf .venv-old
+	$(PYTHON) -m venv .venv-old
+	.venv-old/bin/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --require-hashes -r $<
+	@.venv-old/bin/python -m compileall -q -j 0 .venv-old/lib || true
+	@touch $@
+
+# After a change of pyproject.toml; needs uv. The locks hold hashes and no addresses.
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+lock:
+	$(LOCK) --group build -o requirements.lock
+	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf .venv .venv-old

@@ -1,0 +1,253 @@
+"""What a database and a script directory show by themselves, before anybody has reported an error.
+
+Every question stands in a savepoint of its own: one that cannot be answered becomes a note, and the others are still asked.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mend.errors import MendError, QueryFailed, from_driver
+from mend.signatures import CONFLICT, DEADLOCK, FAILED, FOREIGN, MISMATCH, NOT_NULL, SLOW, UNIQUE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from sqlalchemy import Connection
+
+    from mend.history import History
+
+MIN_WAIT_S = 0.5  # shorter waits for a lock are everyday
+_PENDING_READ = 10  # pending revisions whose objects are looked for
+_Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One thing that was seen and the failure mode that it speaks for; ``at`` is its place in a text."""
+
+    slug: str
+    confidence: float
+    says: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    source: str = "database"
+    at: int = 0
+    sqlstate: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The signs, and what could not be looked at."""
+
+    signs: tuple[Sign, ...]
+    could_not_check: tuple[str, ...] = ()
+
+
+def of_files(history: History) -> list[Sign]:
+    """What is wrong with the revision files alone."""
+    signs = [Sign(CONFLICT, 0.9, f"the parent {name} of a revision has no file", {"revision": name}, "files") for name in sorted(map(str, history.missing_parents))]
+    signs += [Sign(CONFLICT, 0.6, f"a revision file cannot be read: {_name(broken)}", {}, "files") for broken in history.broken]
+    heads = sorted(history.heads)
+    if len(heads) > 1:
+        labelled = any(r.labels or r.depends_on for r in history.revisions.values()) or sum(not r.down for r in history.revisions.values()) > 1
+        signs.append(Sign(CONFLICT, 0.35 if labelled else 0.7, f"there are {len(heads)} heads: {', '.join(heads)}", {}, "files"))
+    return signs
+
+
+def of_database(conn: Connection, history: History | None) -> Seen:
+    """What the database shows, compared with the revision files where they are given."""
+    questions: dict[str, Callable[[], list[Sign]]] = {
+        "invalid indexes": lambda: _invalid_indexes(_ask(conn, "triage/invalid_indexes")),
+        "constraints that are not validated": lambda: _not_valid(_ask(conn, "triage/not_valid_constraints")),
+        "sessions waiting for locks": lambda: _waiting(_ask(conn, "triage/waiting_sessions", min_wait_s=MIN_WAIT_S)),
+    }
+    if history is not None:
+        questions["version rows"] = lambda: _version_rows(conn, history)
+        questions["pending revisions whose objects are there already"] = lambda: _lost_stamps(conn, history)
+    signs: list[Sign] = []
+    notes: list[str] = []
+    for subject, ask in questions.items():
+        try:
+            signs += _in_savepoint(conn, ask)
+        except MendError as error:
+            notes.append(f"could not check {subject}: {error.message.split('. ')[0].rstrip('.')}")
+    return Seen(tuple(signs), tuple(notes))
+
+
+def known_rows(conn: Connection, history: History) -> tuple[str, ...]:
+    """The version rows of this project: where several version tables stand, those that know one of its revisions."""
+    from mend.history import version_rows
+
+    frame = version_rows(conn)
+    tables = [group["version_num"].tolist() for _, group in frame.groupby(["schema", "table"])]
+    ours = [rows for rows in tables if any(row in history.revisions for row in rows)] or (tables if len(tables) == 1 else [])
+    return tuple(row for rows in ours for row in rows if row)
+
+
+def ancestors(history: History, revision: str) -> set[str]:
+    """Every revision below one, itself left out."""
+    below: set[str] = set()
+    left = [revision]
+    while left:
+        known = history.revisions.get(left.pop())
+        for parent in known.down if known else ():
+            if parent not in below:
+                below.add(parent)
+                left.append(parent)
+    return below
+
+
+def _in_savepoint(conn: Connection, ask: Callable[[], list[Sign]]) -> list[Sign]:
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        with conn.begin_nested():
+            return ask()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        raise from_driver(error, "The question failed", "Nothing was changed.") from error
+    except KeyError as error:
+        raise QueryFailed(f"The answer lacks {error}. Nothing was changed.") from error
+
+
+def _ask(conn: Connection, name: str, **binds: Any) -> _Rows:
+    from mend import queries
+
+    return _rows(queries.frame(conn, name, **binds))
+
+
+def _rows(frame: DataFrame) -> _Rows:
+    """Rows with None for what is missing, whatever the column's dtype."""
+    plain = frame.astype(object)
+    return [{str(key): value for key, value in row.items()} for row in plain.where(plain.notna(), None).to_dict("records")]
+
+
+def _invalid_indexes(rows: _Rows) -> list[Sign]:
+    signs = []
+    for row in rows:
+        says = f"index {row['index_name']} on {row['table_name']} {row['effect']}"
+        found = {"table": row["table_name"], "constraint": row["index_name"]}
+        if row["builder_pid"]:
+            signs.append(Sign(SLOW, 0.4, f"{says} by pid {row['builder_pid']}", found | {"pids": str(row["builder_pid"])}))
+        elif row["is_partitioned"]:
+            signs.append(Sign(FAILED, 0.3, says, found))
+        else:
+            signs.append(Sign(FAILED, 0.75, f"{says} (INVALID)", found))
+            if row["is_unique"]:
+                signs.append(Sign(UNIQUE, 0.4, f"unique index {row['index_name']} is INVALID: duplicates may be why", found))
+    return signs
+
+
+def _not_valid(rows: _Rows) -> list[Sign]:
+    signs = []
+    for row in rows:
+        slug = FOREIGN if row["kind"] == "f" else NOT_NULL if row["kind"] == "n" or "IS NOT NULL" in row["definition"] else FAILED
+        found = {key: row[name] for key, name in (("table", "table_name"), ("columns", "columns"), ("constraint", "constraint_name")) if row[name]}
+        says = f"constraint {row['constraint_name']} on {row['table_name']} is NOT VALID: older rows may break it"
+        signs.append(Sign(slug, 0.4 if slug == FAILED else 0.6, says, found))
+    return signs
+
+
+def _waiting(rows: _Rows) -> list[Sign]:
+    signs = []
+    for row in rows:
+        place = f" on {row['table_name']}" if row["table_name"] else ""
+        says = f"pid {row['pid']} has waited {row['wait_s']:.0f} s for {row['lock_mode']}{place} behind {row['blockers'] or 'nobody who can be seen'}"
+        pids = [pid for pid in row["blocked_by"] or [] if pid]
+        found = {"pids": ", ".join(map(str, pids))} | ({"table": row["table_name"]} if row["table_name"] else {})
+        signs.append(Sign(DEADLOCK, 0.8, says, found))
+    return signs
+
+
+def _version_rows(conn: Connection, history: History) -> list[Sign]:
+    rows = known_rows(conn, history)
+    if not rows:
+        tables = _ask(conn, "triage/user_tables")[0]["tables"]
+        empty = Sign(MISMATCH, 0.5, f"there is no version row, but {tables} tables: this database was never stamped")
+        return [empty] if tables and history.revisions else []
+    signs = [Sign(CONFLICT, 0.92, f"the version row {row} is known to no file", {"revision": row}) for row in rows if row not in history.revisions]
+    signs += [Sign(CONFLICT, 0.92, f"the version row {row} is there {rows.count(row)} times", {"revision": row}) for row in sorted(set(rows)) if rows.count(row) > 1]
+    for row in rows:
+        signs += [Sign(CONFLICT, 0.9, f"the version rows hold {row} and its ancestor {old}", {"revision": old}) for old in sorted(ancestors(history, row) & set(rows))]
+    return signs
+
+
+def _lost_stamps(conn: Connection, history: History) -> list[Sign]:
+    """Pending revisions that create what is there already: applied by half, or wholly but never stamped."""
+    rows = known_rows(conn, history)
+    applied = {a for row in rows for a in (row, *ancestors(history, row))}
+    pending = [r for r in history.revisions.values() if r.id not in applied]
+    signs = []
+    for revision in pending[:_PENDING_READ] if rows else []:
+        wanted = creates(Path(revision.path))
+        there = [o for o in _present(conn, wanted) if o["present"]]
+        if there:
+            share = "everything" if len(there) == len(wanted) else f"{len(there)} of {len(wanted)} objects"
+            names = ", ".join(sorted(_plain(o["table_name"] + "." + o["name"] if o["kind"] == "column" else o["name"]) for o in there)[:5])
+            signs.append(Sign(FAILED, 0.8, f"revision {revision.id} is pending, but {share} that it creates is there already: {names}", {"revision": revision.id}))
+    return signs
+
+
+def _present(conn: Connection, wanted: list[tuple[str, str, str]]) -> _Rows:
+    if not wanted:
+        return []
+    kinds, tables, names = (list(part) for part in zip(*wanted, strict=True))
+    return _ask(conn, "triage/objects_present", kinds=kinds, tables=tables, names=names)
+
+
+def creates(path: Path) -> list[tuple[str, str, str]]:
+    """(kind, table, name) of what ``upgrade()`` in a revision file plainly creates and does not also drop.
+
+    Read by AST and only where names are literals: a cheap signal.  The runbook replays the revision.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return []  # a broken file is a sign of its own, see of_files
+    upgrades = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade"]
+    calls = [call for node in upgrades for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)]
+    dropped = {literal for call in calls if _method(call).startswith("drop_") for literal in map(_literal, call.args)}
+    return [made for call in calls for made in _created(call) if made[2].split(".")[-1].strip('"') not in dropped]
+
+
+def _created(call: ast.Call) -> Iterator[tuple[str, str, str]]:
+    names = [_literal(argument) for argument in call.args]
+    schema = next((_literal(k.value) for k in call.keywords if k.arg == "schema"), "")
+    first, second = (*names, "", "")[:2]
+    method = _method(call)
+    if method in ("create_table", "create_index") and first:
+        yield "relation", "", _quoted(schema, first)
+    elif method == "add_column" and first and second:
+        yield "column", _quoted(schema, first), second
+
+
+def _method(call: ast.Call) -> str:
+    """The operation of ``op.<operation>(...)``; '' for a call on anything else."""
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "op" else ""
+
+
+def _literal(node: ast.expr) -> str:
+    """A string, the string inside ``op.f("...")``, or the name of a ``Column("...")``; '' for anything computed."""
+    if isinstance(node, ast.Call) and node.args:
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        return _literal(node.args[0]) if name in ("f", "Column") else ""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _quoted(schema: str, name: str) -> str:
+    parts = [part.replace('"', '""') for part in (schema, name) if part]
+    return ".".join(f'"{part}"' for part in parts)
+
+
+def _plain(name: str) -> str:
+    return name.replace('"', "")
+
+
+def _name(broken: Any) -> str:
+    """A broken file's name, whether history gives its path or its revision."""
+    return Path(str(getattr(broken, "path", broken))).name

@@ -1,0 +1,226 @@
+"""From an error text, a target, a script directory, or all of them, to ranked findings with the next command filled in.
+
+A text that no signature knows is answered with nothing: unknown, never a guess.  What could not be looked at is said.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mend import errortext, parameters, signs
+from mend.errors import MendError, ProjectBroken, TargetUnreachable
+from mend.errortext import ErrorText
+from mend.signatures import DEADLOCK, FAILED, MODES, ROLLBACK, SIGNATURES, Signature
+from mend.signs import Sign
+
+if TYPE_CHECKING:
+    from mend.history import History
+    from mend.target import Target
+
+NO_RUNBOOK = "(no runbook yet)"
+ANY_TARGET = "env:DATABASE_URL"  # stands in the command when no target was named
+_EXISTS = frozenset({"42701", "42P07", "42710", "42P06", "42723", "42P16"})
+_CAUSES = frozenset({"23505", "23502", "23503", "23514", "40P01", "55P03", "57014", "57P01", "25P03", "25P04", "53100", "08006", "55P04", "25001"})
+_MOST = 0.99
+PARAMETERS = ("revision", "table", "columns", "constraint", "parent", "pids")  # what runbooks can be given
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One failure mode that the evidence speaks for; ``command`` is the next command line, ready for a shell."""
+
+    slug: str
+    confidence: float
+    evidence: tuple[str, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"confidence": round(self.confidence, 2), "evidence": list(self.evidence)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The findings, best first, and what could not be looked at; with nothing looked at, no findings means unknown."""
+
+    findings: list[Finding]
+    could_not_check: tuple[str, ...] = ()
+
+
+def triage(text: str = "", target: Target | None = None, alembic_ini: Path | None = None) -> list[Finding]:
+    """Name the failure modes that an error text, a database or a script directory shows.
+
+    Parameters
+    ----------
+    text : anything with an error in it: psql, server log, traceback, CI log
+    target : where to look for what nobody has reported yet; read-only
+    alembic_ini : the project whose revision files are compared with the text and the database
+
+    Returns
+    -------
+    list of Finding, best first; empty means unknown. What could not be checked is said in each finding's evidence.
+
+    Reads: catalogs, pg_locks, pg_stat_activity, version tables.  Writes: nothing.
+    Raises: TargetUnreachable without a text that says something; ProjectBroken if there is no such alembic.ini.
+    """
+    answer = examine(text, target, alembic_ini)
+    return [replace(finding, evidence=finding.evidence + answer.could_not_check) for finding in answer.findings]
+
+
+def examine(text: str = "", target: Target | None = None, alembic_ini: Path | None = None) -> Answer:
+    """As ``triage``, with what could not be checked kept apart."""
+    error = errortext.read(text)
+    history = _history(alembic_ini)
+    found = of_text(error)
+    if history is not None:
+        found += signs.of_files(history)
+    notes: tuple[str, ...] = ()
+    if target is not None:
+        try:
+            seen = _of_target(target, history, error, failed=bool(found))
+        except TargetUnreachable as unreachable:
+            if not found:
+                raise
+            seen = signs.Seen((), (f"could not look at {target.name}: {unreachable.message.split('. Nothing was')[0]}",))
+        found += seen.signs
+        notes = seen.could_not_check
+    findings = [_finding(slug, [s for s in found if s.slug == slug], target, alembic_ini) for slug in MODES]
+    return Answer(sorted((f for f in findings if f), key=lambda f: -f.confidence), notes)
+
+
+def _history(alembic_ini: Path | None) -> History | None:
+    if alembic_ini is None:
+        return None
+    if not alembic_ini.is_file():
+        raise ProjectBroken(f"There is no {alembic_ini}. Nothing was changed. Give the path of the project's alembic.ini with -a.")
+    from mend import history
+
+    return history.read(alembic_ini)
+
+
+def of_text(error: ErrorText) -> list[Sign]:
+    """The signs in an error text: by SQLSTATE and exception class first, by message second."""
+    by_message = [sign for signature in SIGNATURES if signature.when in error.context for sign in _matched(signature, error)]
+    explained = {sign.sqlstate for sign in by_message}
+    by_code = [_coded(s, error.states[s.sqlstate]) for s in SIGNATURES if s.alone and s.sqlstate in error.states and s.sqlstate not in explained and s.when in error.context]
+    return _chained([*by_message, *by_code], error)
+
+
+def _matched(signature: Signature, error: ErrorText) -> list[Sign]:
+    """The last place where a wording stands, as a sign."""
+    matches = list(signature.regex.finditer(error.text))
+    if not matches:
+        return []
+    last = matches[-1]
+    confirmed = signature.sqlstate in error.states
+    confidence = signature.confidence + (0.3 * (1 - signature.confidence) if confirmed else 0)
+    says = signature.says + (f" (SQLSTATE {signature.sqlstate})" if signature.sqlstate else "")
+    found = {key: value for key, value in last.groupdict().items() if value}
+    found = error.around(last.start()) | {{"branch": "revision", "column": "columns"}.get(key, key): value for key, value in found.items()}
+    if signature.slug == DEADLOCK and error.pids:
+        found["pids"] = ", ".join(map(str, error.pids))
+    return [Sign(signature.slug, confidence, f"{says}: {_names(found)}" if _names(found) else says, found, "text", last.start(), signature.sqlstate)]
+
+
+def _coded(signature: Signature, at: int) -> Sign:
+    says = f"SQLSTATE {signature.sqlstate}: {signature.says}; the message itself was not recognised"
+    return Sign(signature.slug, signature.alone, says, {}, "text", at, signature.sqlstate)
+
+
+def _names(found: dict[str, str]) -> str:
+    """Names only; the values of rows stay out of every output."""
+    return ", ".join(f"{key} {value}" for key, value in found.items())
+
+
+def _chained(found: list[Sign], error: ErrorText) -> list[Sign]:
+    """Add what follows from several signs together, and the revision that was run.
+
+    "already exists" after another error is the retry of a revision that this error left half-applied.  An error beside
+    ``autocommit_block`` or CONCURRENTLY leaves one.  Both name the cause too, below the revision that must be mended first.
+    """
+    repeats = [s for s in found if s.slug == FAILED and s.sqlstate in _EXISTS]
+    causes = [s for s in found if s.sqlstate in _CAUSES and s.slug != FAILED]
+    earlier = [s for s in causes if repeats and s.at < max(r.at for r in repeats)]
+    halfway: list[Sign] = []
+    if earlier:
+        first = min(earlier, key=lambda s: s.at)
+        halfway = [Sign(FAILED, 0.97, f"an earlier error in the text left the revision half-applied: {first.says}", {}, "text", first.at)]
+    elif causes and error.commits_midway and "runtime" not in error.context:
+        halfway = [Sign(FAILED, 0.95, "the statement that failed ran outside a transaction: what came before it is committed, and an index it was building is INVALID", {}, "text")]
+    elif causes and error.commits_midway:
+        halfway = [Sign(FAILED, 0.6, "a concurrent index build failed, and leaves an INVALID index", {}, "text")]
+    if found and "downgrade" in error.context:
+        halfway.append(Sign(ROLLBACK, 0.9, "the error came up in a downgrade", {}, "text"))
+    ceiling = max((s.confidence for s in halfway), default=1.0) - 0.05
+    lowered = [replace(s, confidence=min(s.confidence, ceiling)) if s in causes and halfway else s for s in found]
+    return [_with_revision(sign, error.revision()) for sign in [*lowered, *halfway]]
+
+
+def _with_revision(sign: Sign, revision: str) -> Sign:
+    return replace(sign, parameters={"revision": revision} | sign.parameters) if revision else sign
+
+
+def _of_target(target: Target, history: History | None, error: ErrorText, *, failed: bool) -> signs.Seen:
+    with target.reading() as conn:
+        seen = signs.of_database(conn, history)
+        if history is None or not error.running or "upgrade" not in error.context:
+            return seen
+        try:
+            rows = signs.known_rows(conn, history)
+        except MendError:
+            return seen  # of_database has said already that the version rows could not be read
+    reached = {a for row in rows for a in (row, *signs.ancestors(history, row))}
+    return replace(seen, signs=(*seen.signs, *_unstamped(error, reached, failed=failed)))
+
+
+def _unstamped(error: ErrorText, reached: set[str], *, failed: bool) -> Iterable[Sign]:
+    """A log that says "Running upgrade ... -> x" and no error, and a version table that never came to x: a lost stamp."""
+    revision = error.running[-1].revision
+    if revision in reached:
+        return
+    says = f"the log says that {revision} was run, but the version table did not come to it"
+    yield Sign(FAILED, 0.5 if failed else 0.8, says + ("" if failed else ", and no error is in the text"), {"revision": revision})
+
+
+def _finding(slug: str, found: list[Sign], target: Target | None, alembic_ini: Path | None) -> Finding | None:
+    """All signs of one slug as one finding; sources that agree raise its confidence, signs of one source do not add up."""
+    if not found:
+        return None
+    ranked = sorted(found, key=lambda s: -s.confidence)
+    best = {sign.source: max(s.confidence for s in found if s.source == sign.source) for sign in ranked}
+    doubt = 1.0
+    for confidence in best.values():
+        doubt *= 1 - confidence
+    merged: dict[str, Any] = {}
+    for sign in ranked:
+        merged = {key: value for key, value in sign.parameters.items() if key in PARAMETERS} | merged
+    evidence = tuple(dict.fromkeys(sign.says for sign in ranked))
+    return Finding(slug, min(_MOST, 1 - doubt), evidence, merged, _command(slug, merged, target, alembic_ini))
+
+
+def _default_ini(target: Target) -> Path | None:
+    """The alembic.ini that goes with a target by itself: of mend.toml, or of the lab's incident."""
+    if target.name != "lab":
+        return target.settings.alembic_ini
+    from mend import lab
+
+    incident = lab.current()
+    return incident.alembic_ini if incident else None
+
+
+def _command(slug: str, found: dict[str, Any], target: Target | None, alembic_ini: Path | None) -> str:
+    if slug not in parameters.slugs():
+        return NO_RUNBOOK
+    declared = {parameter.name: parameter for parameter in parameters.of(slug)}
+    words = ["mend", "plan", slug, "-t", target.name if target else ANY_TARGET]
+    if target is None or (alembic_ini is not None and alembic_ini != _default_ini(target)):
+        words += ["-a", str(alembic_ini or "alembic.ini")]
+    for name, value in found.items():
+        if name in declared and type(value) is declared[name].type:
+            words += ["-p", name, value if isinstance(value, str) else str(value)]
+    return shlex.join(words)
