@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 if TYPE_CHECKING:
-    from mend.history import Project
+    from mend.project import Project
     from mend.target import Identity, Target
 
 Verdict = Literal["healthy", "found", "could_not_check"]

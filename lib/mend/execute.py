@@ -32,7 +32,7 @@ from mend.errors import (
     from_driver,
     sqlstate,
 )
-from mend.history import Project
+from mend.project import Project
 from mend.journal import Journal
 from mend.plan import Lock, Plan, Statement, Step
 from mend.target import Identity, Target

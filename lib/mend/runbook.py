@@ -20,7 +20,7 @@ from mend import plan as plans
 from mend import target as targets
 from mend.diagnosis import Diagnosis, Site
 from mend.errors import InvalidParameter, MendError, NotApproved, OutcomeUnknown, PlanIsStale, Refused, RunNotFound, VerificationFailed
-from mend.history import Project, find_python
+from mend.project import Project, find_python
 from mend.plan import Plan
 
 

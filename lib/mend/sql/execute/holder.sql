@@ -3,7 +3,7 @@
 -- columns: pid int4, application text, role text, since text
 -- needs: PostgreSQL >= 13
 select l.pid, coalesce(a.application_name, '') as application, coalesce(cast(a.usename as text), '') as role,
-       to_char(a.backend_start at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since
+       coalesce(cast(date_trunc('second', a.backend_start at time zone 'utc') as text), '') as since
   from pg_locks as l
   left join pg_stat_activity as a on a.pid = l.pid
  where l.locktype = 'advisory'

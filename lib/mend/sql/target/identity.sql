@@ -12,7 +12,7 @@ select cast(c.system_identifier as text)                              as system_
        r.rolsuper                                                     as superuser,
        pg_is_in_recovery()                                            as in_recovery,
        has_database_privilege(d.oid, 'create')                        as may_create_schema,
-       to_char(pg_postmaster_start_time() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as started_at
+       cast(date_trunc('second', pg_postmaster_start_time() at time zone 'utc') as text) as started_at
   from pg_control_system() as c
   join pg_database as d on d.datname = current_database()
   join pg_roles as r on r.rolname = current_user

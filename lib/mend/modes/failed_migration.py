@@ -1,0 +1,232 @@
+"""A revision that committed some of its operations and did not finish: which ones, and the three ways out.
+
+`diagnose` replays the project's own history in a scratch database and compares it with the live catalog, statement by
+statement (`halfway`); `plan` resumes, rolls back, or stamps exactly this revision.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from sqlalchemy.exc import DBAPIError
+
+from mend import catalog, halfway, history, patch, queries, violations
+from mend.diagnosis import Check, Diagnosis, Site
+from mend.errors import InvalidParameter, MendError, Refused, WrongDatabase
+from mend.halfway import Facts
+from mend.plan import Choice, Plan, Step
+from mend.project import Environment, environment
+
+SLUG = "failed_migration"
+OPTIONS = ("resume", "roll_back", "stamp", "retry")
+_MAINTAINED = "mend:"
+
+
+def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Diagnosis:
+    """Compare one revision's operations with the database.
+
+    Parameters
+    ----------
+    revision : the failed revision; empty: the pending one that has begun, else the next one
+    data_operations : ``ran`` or ``not_run``, for row changes that the catalog cannot show; empty: not known
+
+    Returns
+    -------
+    Diagnosis with the checks environment, version_rows, operations, leftovers, sessions, retry, cause.
+
+    Reads: the catalogs, the version tables, and rows that would break a wanted constraint.  Writes: nothing.
+    Raises: InvalidParameter, ProjectBroken, RevisionNotFound, ReplayFailed.
+    """
+    if site.project is None:
+        raise InvalidParameter("No Alembic project was named. Nothing was changed. Pass alembic_ini, or set it for this target in mend.toml.")
+    if data_operations not in ("", "ran", "not_run"):
+        raise InvalidParameter(f"data_operations is {data_operations!r}. Nothing was changed. Write ran, not_run, or leave it empty.")
+    facts = halfway.look(site, site.project, revision=revision, data_operations=data_operations)
+    questions: tuple[Callable[[Site, Facts], Check], ...] = (_environment, _version_rows, _operations, _leftovers, _sessions, _retry, _cause)
+    checks = tuple(_timed(question, site, facts) for question in questions)
+    return Diagnosis(checks, halfway.evidence(facts), facts, patch.preventions(facts.past, facts.revision, facts.seen))
+
+
+def _timed(question: Callable[[Site, Facts], Check], site: Site, facts: Facts) -> Check:
+    started = time.monotonic()
+    check = question(site, facts)
+    return Check(**{**check.__dict__, "seconds": time.monotonic() - started})
+
+
+def _environment(site: Site, facts: Facts) -> Check:
+    """Does the project's env.py lead to this target?"""
+    asks = {"name": "environment", "question": "Does env.py lead to this database?", "healthy_when": "Both lines name the same system identifier and database."}
+    if isinstance(facts.environment, MendError):
+        return Check(**asks, verdict="could_not_check", says="It could not be proven.", why=facts.environment.message)
+    frame = pd.DataFrame([_place("target", site.identity), _place("env.py", facts.environment)])
+    same = halfway.same_database(site.identity, facts.environment)
+    says = "env.py leads to this database." if same else f"env.py leads to {facts.environment.database}, which is not this target."
+    return Check(**asks, verdict="healthy" if same else "found", says=says, frame=frame)
+
+
+def _place(who: str, where: Any) -> dict[str, Any]:
+    return {"who": who, "system_identifier": where.system_identifier, "database": where.database, "database_oid": where.database_oid, "role": where.role}
+
+
+def _version_rows(site: Site, facts: Facts) -> Check:
+    """Which revision does the database say it is at?"""
+    frame = facts.version_rows
+    strange = frame[frame["position"].isin(["unknown to the files", "an ancestor of another row", "not the configured table"])]
+    rows = ", ".join(facts.table.rows) or "none"
+    says = f"The version table {facts.table.schema}.{facts.table.name} holds: {rows}." + (f" {len(strange)} rows do not fit." if len(strange) else "")
+    return Check("version_rows", "Which revision does the database say it is at?", "found" if len(strange) else "healthy", says, "There is one version table, and its rows are revisions that the project knows.", frame, facts.version_sql)
+
+
+def _operations(site: Site, facts: Facts) -> Check:
+    """Which operations of the failed revision are done?"""
+    frame = facts.operations
+    asks = {"name": "operations", "question": "Which operations of the failed revision are done?", "healthy_when": "All are DONE and the revision is recorded, or none is and it is not."}
+    if facts.revision is None:
+        return Check(**asks, verdict="healthy", says="No revision is pending.", frame=frame)
+    counts = frame["state"].value_counts()
+    told = ", ".join(f"{counts[state]} {state}" for state in ("DONE", "NOT_DONE", "DIFFERENT", "DATA") if state in counts) or "it has no operations"
+    recorded = "recorded" if facts.stamped else "not recorded"
+    consistent = facts.complete() if facts.stamped else facts.untouched() and facts.replayed.persisted
+    says = f"Revision {facts.revision.id} is {recorded}; of its {len(frame)} operations: {told}. {_how(facts)}"
+    return Check(**asks, verdict="healthy" if consistent else "found", says=says, frame=frame, sql=facts.operation_sql())
+
+
+def _how(facts: Facts) -> str:
+    """How the expected state was found, and how sure it is."""
+    found = "Found by replaying the history" if facts.replayed.method == "history" else "Found by trying its statements on a copy of the schema"
+    return f"{found} on PostgreSQL {facts.replayed.server_version}." + "".join(f" {w}" for w in facts.replayed.warnings)
+
+
+def _leftovers(site: Site, facts: Facts) -> Check:
+    """What did the failure leave behind?"""
+    with site.target.reading(site.run_id) as conn:
+        frame = queries.frame(conn, "failed_migration/leftovers")
+    frame["of this revision"] = [bool({row.identity, row.relation} & facts.touched()) for row in frame.itertuples()]
+    says = f"{len(frame)} leftovers, {int(frame['of this revision'].sum())} of them on objects of this revision." if len(frame) else "Nothing is left over."
+    return Check("leftovers", "What did the failure leave behind?", "found" if len(frame) else "healthy", says, "There are 0 invalid indexes, 0 constraints that are NOT VALID, and 0 prepared transactions.", frame, frame.attrs["sql"])
+
+
+def _sessions(site: Site, facts: Facts) -> Check:
+    """Is the failed migration still running, or does something hold what the repair needs?"""
+    with site.target.reading(site.run_id) as conn:
+        frame = queries.frame(conn, "failed_migration/sessions", relations=sorted(facts.tables_touched()), own=_MAINTAINED)
+    hidden = not site.identity.superuser and (frame["query"] == "<insufficient privilege>").any()
+    verdict = "found" if len(frame) else "healthy"
+    says = f"{len(frame)} sessions run DDL, sit in a transaction, or hold locks on its tables." if len(frame) else "No session is in the way."
+    why = "some queries of other roles are hidden: grant pg_monitor" if hidden else ""
+    return Check("sessions", "Is the failed migration still running?", "could_not_check" if hidden else verdict, says, "There are 0 sessions of the migration, and 0 hold a lock that the missing operations need.", frame, frame.attrs["sql"], why)
+
+
+def _retry(site: Site, facts: Facts) -> Check:
+    """Would a plain retry work?"""
+    frame = pd.DataFrame(halfway.retry(facts), columns=["operation", "says", "would"])
+    asks = {"name": "retry", "question": "Would a plain retry work?", "healthy_when": "The answer is yes: no operation of the revision is in the way of itself."}
+    if facts.revision is None or facts.stamped:
+        return Check(**asks, verdict="healthy", says="There is nothing to retry.", frame=frame)
+    if not facts.replayed.persisted:
+        return Check(**asks, verdict="found", says="No: it reports success, and everything is rolled back. env.py runs SQL before context.configure().", frame=frame)
+    if frame.empty:
+        return Check(**asks, verdict="healthy", says="Yes: nothing of the revision is in the database.", frame=frame)
+    return Check(**asks, verdict="found", says=f"No: it stops at operation {frame['operation'].iloc[0]}.", frame=frame)
+
+
+def _cause(site: Site, facts: Facts) -> Check:
+    """Which rows stand in the way of what is missing?"""
+    columns = ["object", "says", "groups", "rows", "runbook"]
+    asks = {"name": "cause", "question": "Why did it fail?", "healthy_when": "Nothing that stops the missing operations is found."}
+    wanted = facts.obstacles()
+    sql = ";\n".join(o.sql for o in wanted)
+    try:
+        with site.target.reading(site.run_id) as conn:
+            found = [_count(conn, o) for o in wanted]
+    except MendError as error:
+        return Check(**asks, verdict="could_not_check", says="The rows could not be read.", why=error.message, sql=sql)
+    frame = pd.DataFrame([row for row in found if row["groups"]], columns=columns)
+    if frame.empty:
+        return Check(**asks, verdict="healthy", says="No row stands in the way. A lock or a timeout leaves no trace; it may be gone.", frame=frame, sql=sql)
+    first = frame.iloc[0]
+    return Check(**asks, verdict="found", says=f"{first['object']}: {first['says']}. Mend it first, with {first['runbook']}.", frame=frame, sql=sql)
+
+
+def _count(conn: Any, wanted: violations.Obstacle) -> dict[str, Any]:
+    """How many groups stand in the way (at most LIMIT are looked for); values are not shown, they may be personal."""
+    rows = conn.exec_driver_sql(wanted.sql.replace("%", "%%")).mappings().fetchall()
+    total = sum(int(row["rows"]) for row in rows) if rows and "rows" in rows[0] else len(rows)
+    return {"object": wanted.identity, "says": wanted.says, "groups": len(rows), "rows": total, "runbook": wanted.slug}
+
+
+def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> Plan:
+    """The steps of one option; without one named, of the first that is possible and safe.
+
+    Raises: InvalidParameter for an unknown option; Refused where the named one is not possible; WrongDatabase unless env.py was
+    proven to lead to the target.
+    """
+    facts: Facts = diagnosis.facts
+    if option and option not in OPTIONS:
+        raise InvalidParameter(f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty.")
+    _require_same_database(diagnosis)
+    ways = halfway.ways_out(facts, blocked=_blocked(diagnosis))
+    chosen = option or next((choice.option for choice, _ in ways if choice.possible), "")
+    choice, steps = next(((c, s) for c, s in ways if c.option == chosen), (None, ()))
+    if choice is not None and not choice.possible:
+        raise Refused(f"{option} is not possible: {choice.why_not}. Nothing was changed. Possible: {', '.join(c.option for c, _ in ways if c.possible) or 'none'}.")
+    patches = patch.steps(diagnosis.prevent) if write_patch and choice else ()
+    return Plan(
+        slug=SLUG,
+        target={},
+        evidence=diagnosis.evidence,
+        chosen=chosen or "none",
+        options=tuple(c for c, _ in ways),
+        steps=(*steps, *patches),
+        next=_next(facts, chosen, diagnosis),
+        warnings=_warnings(facts, diagnosis),
+    )
+
+
+def _require_same_database(diagnosis: Diagnosis) -> None:
+    check = diagnosis.check("environment")
+    if check.verdict == "healthy":
+        return
+    raise WrongDatabase(f"{check.says} {check.why} Nothing was changed. Point env.py at the target (usually an environment variable or sqlalchemy.url), or name the right target.")
+
+
+def _blocked(diagnosis: Diagnosis) -> str:
+    """Why the missing operations cannot succeed yet, or ''."""
+    cause = diagnosis.check("cause")
+    return "" if cause.verdict == "healthy" else cause.why or cause.says
+
+
+def _next(facts: Facts, chosen: str, diagnosis: Diagnosis) -> str:
+    ini = facts.past.alembic_ini
+    if facts.revision is None or diagnosis.verdict() == "healthy":
+        return "Nothing is half-applied: there is nothing to mend."
+    blocked = _blocked(diagnosis)
+    if chosen == "retry":
+        return f"Nothing is half-applied. Run: alembic -c {ini} upgrade {facts.revision.id}"
+    if not chosen:
+        return f"No way out is safe yet. {blocked}"
+    return f"Then: {blocked + ' Then: ' if blocked else ''}alembic -c {ini} upgrade {'heads' if len(facts.past.heads) > 1 else 'head'}"
+
+
+def _warnings(facts: Facts, diagnosis: Diagnosis) -> tuple[str, ...]:
+    checks = (c for c in diagnosis.checks if c.verdict == "could_not_check")
+    return (*facts.replayed.warnings, *(f"{c.question} Could not check: {c.why}" for c in checks))
+
+
+def verify_with(made: Plan) -> Mapping[str, Any]:
+    """The parameters for looking again: the same revision, whatever is pending now."""
+    return {"revision": made.evidence["revision"]}
+
+
+def unmet(made: Plan, again: Diagnosis) -> Sequence[str]:
+    """What the plan promised and a new diagnosis does not find."""
+    facts: Facts = again.facts
+    problems = [f"{row.identity}: {row.state}" for row in again.check("leftovers").frame.itertuples() if row.kind == "invalid index" and row.identity in facts.touched()]
+    if made.chosen == "roll_back":
+        return problems + halfway.remains(facts)
+    if not facts.stamped:
+        problems.append(f"the version row is not {made.evidence['revision']}")
+    return problems + [f"operation {row.index} ({row.operation}): {row.state} {row.detail}" for row in facts.operations.rename(columns={"index": "index_"}).itertuples() if row.state in ("NOT_DONE", "DIFFERENT")]

@@ -1,0 +1,79 @@
+"""Alembic's version rows, changed by compare-and-set: the SQL says which row it expects, and how many.  Pure.
+
+A bare stamp overwrites whatever is there; these statements fail when the row is not the one that was reviewed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql as pgsql
+
+from mend.plan import Statement
+
+
+@dataclass(frozen=True)
+class VersionTable:
+    """Where a project keeps its version rows, as its env.py configures it, and what is in it now."""
+
+    schema: str
+    name: str
+    rows: tuple[str, ...]
+    exists: bool = True
+
+    def quoted(self) -> str:
+        """The table's qualified, quoted name."""
+        return pgsql.Identifier(self.schema, self.name).as_string(None)
+
+
+@dataclass(frozen=True)
+class Move:
+    """Statements that advance the version rows, and those that take that back."""
+
+    forward: tuple[Statement, ...]
+    back: tuple[Statement, ...]
+
+
+def advance(table: VersionTable, revision: str, parents: Sequence[str]) -> Move:
+    """Record ``revision`` as applied: what Alembic's own stamp of exactly this revision would leave.
+
+    The first parent that is among the rows becomes ``revision``, further ones (a merge) go; with no parent among them (a
+    root, or the second branch of a branch point) a row is added.
+    """
+    present = [parent for parent in parents if parent in table.rows]
+    forward, back = _create(table), ()
+    if present:
+        forward += (_change(table, present[0], revision), *(_remove(table, parent) for parent in present[1:]))
+        back = (*(_add(table, parent) for parent in present[1:]), _change(table, revision, present[0]))
+    else:
+        forward += (_add(table, revision),)
+        back = (_remove(table, revision),)
+    return Move(forward, back)
+
+
+def _create(table: VersionTable) -> tuple[Statement, ...]:
+    """The version table as Alembic makes it, where it is missing."""
+    if table.exists:
+        return ()
+    text = pgsql.SQL("create table {0} (version_num varchar(32) not null, constraint {1} primary key (version_num))")
+    return (_statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Identifier(f"{table.name}_pkc")), None),)
+
+
+def _change(table: VersionTable, old: str, new: str) -> Statement:
+    text = pgsql.SQL("update {0} set version_num = {2} where version_num = {1}")
+    return _statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Literal(old), pgsql.Literal(new)), 1)
+
+
+def _add(table: VersionTable, new: str) -> Statement:
+    text = pgsql.SQL("insert into {0} (version_num) select {1} where not exists (select from {0} where version_num = {1})")
+    return _statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Literal(new)), 1)
+
+
+def _remove(table: VersionTable, old: str) -> Statement:
+    text = pgsql.SQL("delete from {0} where version_num = {1}")
+    return _statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Literal(old)), 1)
+
+
+def _statement(text: pgsql.Composed, rows: int | None) -> Statement:
+    return Statement(text.as_string(None), exactly=rows)
