@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
+from mend import lab
 from mend.server import Server, find_binaries
 
 pytest_plugins = ["fix_shop"]
@@ -65,7 +65,7 @@ def private(session_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.fixture(scope="session")
 def server(session_directory: Path) -> Iterator[Server]:
     """A private PostgreSQL for this worker."""
-    server = Server(session_directory / "pg", find_binaries(), detached=False)
+    server = Server(session_directory / "pg", find_binaries(), settings={"autovacuum": "off"}, detached=False)
     server.start()
     yield server
     server.destroy()
@@ -78,36 +78,17 @@ def new_database(server: Server) -> Iterator[Callable[..., str]]:
 
     def make(template: str = "template1") -> str:
         name = f"test_{uuid.uuid4().hex[:12]}"
-        with administrator(server) as connection:
-            connection.execute(f'create database "{name}" template "{template}"')
+        with lab.administrator(server) as connection:
+            connection.execute(f'create database "{name}" template "{template}"'.encode())
         made.append(name)
         return server.url(name)
 
     yield make
-    with administrator(server) as connection:
-        # A test may have left a transaction prepared; it would bar the drop.
-        rows = connection.execute(
-            "select gid, database from pg_prepared_xacts where database = any(%s)",
-            [made],
-        )
-        for gid, database in rows.fetchall():
-            with psycopg.connect(plain(server.url(database)), autocommit=True) as inside:
-                inside.execute("rollback prepared '" + gid.replace("'", "''") + "'")
-        for name in made:
-            connection.execute(f'drop database if exists "{name}" with (force)')
+    for name in made:
+        lab.drop(server, name)
 
 
 @pytest.fixture
 def database(new_database: Callable[..., str]) -> str:
     """SQLAlchemy URL of a fresh, empty database."""
     return new_database()
-
-
-def plain(url: str) -> str:
-    """The same address without SQLAlchemy's driver name, as psycopg and libpq take it."""
-    return url.replace("postgresql+psycopg://", "postgresql://")
-
-
-def administrator(server: Server) -> psycopg.Connection:
-    """An autocommit session in the maintenance database."""
-    return psycopg.connect(plain(server.url()), autocommit=True)

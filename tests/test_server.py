@@ -13,9 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from conftest import plain
 from mend import postmaster, unprivileged
 from mend.errors import NoServerBinaries, ServerFailed
+from mend.lab.shop import plain
 from mend.server import Server, find_binaries
 
 BINARIES = find_binaries()
@@ -89,7 +89,8 @@ def child(home: Path, *, detached: bool = False, how: str = "main") -> subproces
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
     return process
 
 

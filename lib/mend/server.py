@@ -45,6 +45,7 @@ SETTINGS = {
     "full_page_writes": "off",
     "jit": "off",
     "log_lock_waits": "on",
+    "deadlock_timeout": "200ms",  # also the time after which autovacuum gives way to who waits for it
     "log_line_prefix": "%m [%p] %q%a %u@%d ",
     "timezone": "UTC",
     "log_timezone": "UTC",
