@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from mend import lab
 from mend.server import Server, find_binaries
 
@@ -24,7 +23,7 @@ pytest_plugins = ["fix_shop"]
 REAPER = """
 import json, os, pathlib, signal, sys
 sys.stdin.buffer.read()
-for kept in pathlib.Path(sys.argv[1]).rglob("server.json"):
+for kept in pathlib.Path(sys.argv[1]).rglob("server-*.json"):
     for pidfile in (kept.parent / json.loads(kept.read_text())["directory"]).glob("data-*/postmaster.pid"):
         pid = int(pidfile.read_text().split()[0])
         try:

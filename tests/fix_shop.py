@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from mend import lab
 from mend.lab import shop as shop_room
 from mend.lab.shop import Attempt, Project

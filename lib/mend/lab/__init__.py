@@ -118,11 +118,17 @@ def stage(
 
 def current() -> Incident | None:
     """The incident that the lab holds, if any."""
+    path = _home() / "lab.json"
     try:
-        kept = json.loads((_home() / "lab.json").read_text())
+        kept = json.loads(path.read_text())
+        return Incident(**{**kept, "alembic_ini": Path(kept["alembic_ini"]), "error_file": Path(kept["error_file"])})
     except FileNotFoundError:
         return None
-    return Incident(**{**kept, "alembic_ini": Path(kept["alembic_ini"]), "error_file": Path(kept["error_file"])})
+    except (ValueError, KeyError, TypeError) as exc:
+        raise LabFailed(
+            f"{path} is damaged, or another version of mend wrote it ({exc}). Nothing was changed. "
+            "`mend lab reset` starts afresh."
+        ) from exc
 
 
 def url() -> str:
