@@ -1,0 +1,102 @@
+"""One small tokenizer for what PostgreSQL prints: dotted, quoted names, in identities and inside definitions. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+#: A string, a quoted name, a bare name, a number, or any other single character. Names keep their quotes: PostgreSQL quotes
+#: a name always or never, so that equal names are equal texts.
+TOKEN = re.compile(
+    r"""(?P<string>[EeBbXx]?'(?:[^']|'')*')|(?P<name>"(?:[^"]|"")*"|[^\W\d][\w$]*)|(?P<other>\d[\w.]*|\s+|.)""", re.DOTALL
+)
+
+
+def split(identity: str) -> tuple[str, ...]:
+    """The dotted parts, still quoted; a function's arguments stay with its name.
+
+    >>> split('public."we.ird".a')
+    ('public', '"we.ird"', 'a')
+    >>> split('public.f(app.mood, integer)')
+    ('public', 'f(app.mood, integer)')
+    """
+    parts, depth = [""], 0
+    for token in TOKEN.finditer(identity):
+        depth += (token[0] == "(") - (token[0] == ")")
+        if token[0] == "." and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += token[0]
+    return tuple(parts)
+
+
+def parent(identity: str) -> str:
+    """Everything but the last part: the table of a column, the schema of a table."""
+    return ".".join(split(identity)[:-1])
+
+
+def last(identity: str) -> str:
+    """The last part: the column's own name, the function's with its arguments."""
+    return split(identity)[-1]
+
+
+def bare(identity: str) -> str:
+    """A function's identity without its arguments; any other identity as it is."""
+    *holders, name = split(identity)
+    return ".".join([*holders, name.partition("(")[0] if not name.startswith('"') else _quoted(name)])
+
+
+def chains(text: str) -> Iterator[str]:
+    """Every dotted name in a piece of SQL, outside strings: ``public.t.c``, and bare ones: ``c``."""
+    chain: list[str] = []
+    joined = False
+    for token in TOKEN.finditer(text):
+        if token.lastgroup == "name" and (joined or not chain):
+            chain.append(token[0])
+            joined = False
+        elif token[0] == "." and chain and not joined:
+            joined = True
+        else:
+            if chain:
+                yield ".".join(chain)
+            chain, joined = ([token[0]], False) if token.lastgroup == "name" else ([], False)
+    if chain:
+        yield ".".join(chain)
+
+
+def mentions(text: str) -> frozenset[str]:
+    """Every name in a piece of SQL, with each of its beginnings: ``public.t.c`` mentions ``public.t`` and ``public`` too."""
+    found: set[str] = set()
+    for chain in chains(text):
+        parts = split(chain)
+        found.update(".".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return frozenset(found)
+
+
+def substitute(text: str, old: str, new: str) -> str:
+    """``text`` with the name ``old`` replaced wherever it stands: as a whole, as the beginning of a longer one, or bare.
+
+    >>> substitute("CREATE INDEX ix ON public.t USING btree (a)", "public.t", "public.u")
+    'CREATE INDEX ix ON public.u USING btree (a)'
+    >>> substitute("CHECK ((a > 0))", "public.t.a", "public.t.b")
+    'CHECK ((b > 0))'
+    """
+    old_parts, new_parts = split(old), split(new)
+    pieces = [match[0] for match in TOKEN.finditer(text)]
+    done, at = "", 0
+    while at < len(pieces):
+        width = 2 * len(old_parts) - 1
+        qualified = at == 0 or pieces[at - 1] != "."
+        if qualified and "".join(pieces[at : at + width]) == old:
+            done, at = done + new, at + width
+        elif qualified and pieces[at] == old_parts[-1] and pieces[at + 1 : at + 2] != ["."]:
+            done, at = done + new_parts[-1], at + 1
+        else:
+            done, at = done + pieces[at], at + 1
+    return done
+
+
+def _quoted(name: str) -> str:
+    """The quoted name that a text begins with."""
+    match = TOKEN.match(name)
+    return match[0] if match else name
