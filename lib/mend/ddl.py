@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mend import facets, names
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _ORDER = (
     "schema", "extension", "language", "access_method", "foreign-data_wrapper", "foreign_server", "enum", "collation", "domain",
     "composite", "range", "sequence", "function", "aggregate", "operator", "cast", "domain_constraint", "table", "foreign_table",
-    "column", "column_setting", "default", "not_null", "identity", "inherits", "partition", "sequence_owner", "option",
-    "key", "constraint", "view", "matview", "index", "replica_identity", "foreign_key", "row_security", "rule", "trigger",
+    "column", "column_setting", "default", "not_null", "identity", "inherits", "partition", "sequence_owner",
+    "key", "constraint", "view", "matview", "option", "index", "replica_identity", "foreign_key", "row_security", "rule", "trigger",
     "trigger_state", "policy", "statistics", "publication", "event_trigger", "comment", "owner", "grant",
 )  # fmt: skip
 _RANK = {kind: rank for rank, kind in enumerate(_ORDER)}
@@ -121,14 +122,24 @@ def holders(kind: str, identity: str, definition: str) -> frozenset[str]:
     parts = names.split(identity)
     if kind in _OF_A_RELATION or kind == "domain_constraint":
         found = {".".join(parts[:2])} | ({".".join(parts[:3])} if kind not in ("option", "constraint") else set())
-        return frozenset(found - ({identity} if kind in ("column", "trigger", "policy", "rule") else set()))
+        return frozenset(found - ({identity} if _is_object(kind) else set()))
     if kind in _IS_A_RELATION and kind not in ("table", "foreign_table", "view", "matview"):
         return frozenset({identity})
-    if kind == "index" and (match := re.search(rf" ON (?:ONLY )?({_CHAIN}) USING ", definition)):
-        return frozenset({match[1]})
+    if kind == "index" and (table := index_table(definition)):
+        return frozenset({table})
     if kind == "sequence_owner":
         return frozenset({identity, definition, names.parent(definition)})
     return frozenset()
+
+
+def index_table(definition: str) -> str:
+    """The table, or materialized view, that an index definition is about.
+
+    >>> index_table('CREATE UNIQUE INDEX ix ON public."T" USING btree (a)')
+    'public."T"'
+    """
+    match = re.search(rf" ON (?:ONLY )?({_CHAIN}) USING ", definition)
+    return match[1] if match else ""
 
 
 _CHAIN = r'(?:"(?:[^"]|"")*"|[^\s."]+)(?:\.(?:"(?:[^"]|"")*"|[^\s."]+))*'
@@ -147,9 +158,11 @@ def _holders_of_label(label: str) -> frozenset[str]:
 
 def _without_covered(changes: Sequence[Change]) -> list[Change]:
     """Leave out what goes along with something bigger that is dropped."""
-    gone = {change.identity for change in changes if change.after is None and _is_object(change.kind)}
+    gone, come = (
+        {c.identity for c in changes if getattr(c, side) is None and _is_object(c.kind)} for side in ("after", "before")
+    )
     owned = {c.identity for c in changes if c.kind == "sequence_owner" and c.before and holders(c.kind, "", c.before) & gone}
-    detached = {c.identity for c in changes if c.kind == "partition" and not (c.before and c.after)} - gone
+    detached = {c.identity for c in changes if c.kind in ("partition", "inherits") and not (c.before and c.after)} - gone - come
 
     def covered(change: Change) -> bool:
         if change.after is None and change.before is not None:
@@ -159,7 +172,7 @@ def _without_covered(changes: Sequence[Change]) -> list[Change]:
                 return True
             if change.kind != "sequence_owner" and holders(change.kind, change.identity, change.before) & gone:
                 return True
-        return _comes_with_partition(change, detached)
+        return _comes_with_parent(change, detached)
 
     return [change for change in changes if not covered(change)]
 
@@ -171,8 +184,8 @@ def _is_object(kind: str) -> bool:
     }  # fmt: skip
 
 
-def _comes_with_partition(change: Change, moved: set[str]) -> bool:
-    """ATTACH hides a table's columns, constraints and indexes behind its parent's, DETACH shows them again: no work of ours."""
+def _comes_with_parent(change: Change, moved: set[str]) -> bool:
+    """ATTACH and INHERIT hide a table's columns, constraints and indexes behind its parent's, DETACH shows them again: no work."""
     if not moved or (change.before is None) == (change.after is None):
         return False
     inner = change.kind in ("column", "default", "not_null", "constraint", "index")
@@ -197,21 +210,36 @@ def _tables_with_columns(changes: Sequence[Change]) -> dict[Change, Act | None]:
         else:
             sql += f" ({listed})" + (f" inherits ({parents[0].after})" if parents else "")
         sql += f" partition by {key}" if key else ""
-        made[table] = Act(Phase.CREATE, "table", table.identity, sql)
+        made[table] = Act(Phase.CREATE, "table", table.identity, sql, sql)
         made.update(dict.fromkeys((*columns, *parents)))
     return made
 
 
 def _restored(acts: list[Act], changes: Sequence[Change], live: pandas.DataFrame | None, concurrently: bool) -> list[Act]:
-    """What hangs on an object that is dropped and made anew, and is not among the changes itself."""
-    dropped = {act.identity for act in acts if act.phase is Phase.DROP}
+    """Views on, and facets of, the objects that are dropped and made anew; what is among the changes comes by itself."""
+    dropped = {act.identity for act in acts if act.phase is Phase.DROP and _is_object(act.kind)}
     anew = dropped & {act.identity for act in acts if act.phase is Phase.CREATE and _is_object(act.kind)}
     if live is None or not anew:
         return []
     known = {(change.kind, change.identity) for change in changes}
-    rows = zip(live["kind"].tolist(), live["identity"].tolist(), live["definition"].tolist(), strict=True)
-    kept = [Change(k, i, None, d) for k, i, d in rows if (k, i) not in known and holders(k, i, d) & anew]
-    return [act for change in kept for act in facets.acts(change, concurrently=concurrently)]
+    rows = list(zip(live["kind"].tolist(), live["identity"].tolist(), live["definition"].tolist(), strict=True))
+    rows = [row for row in rows if row[:2] not in known]
+    views = _dependents({i: Change(k, i, d, d) for k, i, d in rows if k in ("view", "matview")}, anew)
+    gone = [replace(view, after=None) for view in views]
+    come = [replace(view, before=None) for view in views]
+    come += [Change(k, i, None, d) for k, i, d in rows if holders(k, i, d) & (anew | {view.identity for view in views})]
+    return [act for change in gone + come for act in facets.acts(change, concurrently=concurrently)]
+
+
+def _dependents(views: dict[str, Change], anew: set[str]) -> list[Change]:
+    """The views that read one of these objects, and the views on those."""
+    found: dict[str, Change] = {}
+    while True:
+        reach = anew | found.keys()
+        more = {i: view for i, view in views.items() if i not in found and names.mentions(str(view.before)) & reach}
+        if not more:
+            return list(found.values())
+        found |= more
 
 
 def _rank_constraints(acts: list[Act]) -> list[Act]:
@@ -224,7 +252,7 @@ def _rank_constraints(acts: list[Act]) -> list[Act]:
             return "key"
         return "foreign_key" if " FOREIGN KEY " in act.sql or act.phase is Phase.DROP else "constraint"
 
-    return [Act(act.phase, kind(act), act.identity, act.sql) for act in acts]
+    return [replace(act, kind=kind(act)) for act in acts]
 
 
 def _ordered(acts: list[Act]) -> list[Act]:
@@ -248,7 +276,7 @@ def _by_mention(acts: list[Act]) -> list[Act]:
         if id(act) in visiting:
             return
         visiting.add(id(act))
-        for name in sorted(names.mentions(act.sql) & made.keys()):
+        for name in sorted(names.mentions(act.text) & made.keys()):
             visit(made[name])
         done.append(act)
 
@@ -289,7 +317,7 @@ def _explains(old: Change, new: Change, changes: Sequence[Change]) -> bool:
             continue
         identity = names.substitute(change.identity, a, b)
         after = now.pop((change.kind, identity), None)
-        follows = change.kind in _DEPARSED and identity == change.identity and names.last(b) in names.mentions(str(after))
+        follows = change.kind in _DEPARSED and names.last(a) in names.words(change.before) and names.last(b) in names.words(after or "")
         if after is None or (after != names.substitute(change.before, a, b) and after != change.before and not follows):
             return False
     return not now

@@ -83,10 +83,11 @@ class Prevention:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a mode looks: the target, who it is, the Alembic project if one was named, and where progress is said."""
+    """Where a mode looks: the target, who it is, the Alembic project if one was named, where progress is said, and the run applied last."""
 
     target: Target
     identity: Identity
     project: Project | None
     progress: Callable[[str], None]
     run_id: str = "-"
+    last_run: str = ""

@@ -269,7 +269,15 @@ def _run_upgrade(writer: Writer, n: int, step: Step) -> int:
     """The project's own upgrade(), under its interpreter, with the operations that are there already skipped."""
     if writer.project is None:
         raise PreconditionFailed("This step runs the project's upgrade(), but no Alembic project was named. Nothing was changed. Pass the alembic.ini.")
-    return project_step.run(writer.project, step, identity=writer.identity, journal=writer.journal, n=n, application_name=writer.application_name(n), lock_timeout_ms=writer.lock_timeout_ms, statement_timeout_ms=writer.statement_timeout_ms)
+    limits = {
+        "application_name": writer.application_name(n),
+        "lock_timeout": str(writer.lock_timeout_ms),
+        "statement_timeout": str(writer.statement_timeout_ms),
+        "idle_in_transaction_session_timeout": str(_IDLE_TIMEOUT_MS),
+    }
+    if writer.identity.version_num >= 140000:
+        limits["client_connection_check_interval"] = "1000"
+    return project_step.run(writer.project, step, identity=writer.identity, journal=writer.journal, n=n, limits=limits)
 
 
 def _run_file(writer: Writer, n: int, step: Step) -> int:

@@ -106,7 +106,10 @@ class Run:
         self.target = targets.resolve(self.values["target"])
         self.identity = self.target.identity()
         self.journal.append("target_seen", {"name": self.target.name} | targets.card(self.identity))
-        self.site = Site(self.target, self.identity, self._project(), self._progress, self.run_id)
+        with self.target.reading(self.run_id) as conn:
+            last = ledger.last(conn, self.target.settings.schema_name)
+        self.last_run = last.run_id if last else ""
+        self.site = Site(self.target, self.identity, self._project(), self._progress, self.run_id, self.last_run)
         capture.display(show.card(self.identity, self.target.name, lab=self.target.name == "lab"))
 
     def _start_lab_incident(self) -> None:
@@ -171,11 +174,8 @@ class Run:
         capture.display(show.plan(self.plan))
 
     def _fresh_plan(self) -> Plan:
-        seen = self._seen()
-        with self.target.reading(self.run_id) as conn:
-            last = ledger.last(conn, self.target.settings.schema_name)
-        plan: Plan = self.mode.plan(seen, **self._mode_values())
-        evidence = dict(plan.evidence) | {"last_run": last.run_id if last else None}
+        plan: Plan = self.mode.plan(self._seen(), **self._mode_values())
+        evidence = dict(plan.evidence) | {"last_run": self.last_run or None}
         return plans.replace(plan, evidence=evidence, target=self.identity.key())
 
     def _applied(self) -> lineage.Applied:

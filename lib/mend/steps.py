@@ -57,8 +57,7 @@ def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Ste
 
 def _together(wanted: Sequence[Wanted], live: Facets, keeper: Keeper) -> Step:
     """One transaction, and its way back in one transaction."""
-    changes = net(change for w in wanted for change in w.changes)
-    step = _transaction("; ".join(w.says for w in wanted), [w.sql for w in wanted], changes, live, keeper)
+    step = _transaction("; ".join(w.says for w in wanted), [w.sql for w in wanted], [w.changes for w in wanted], live, keeper)
     rows = [w.says for w in wanted if w.changes_rows]
     if rows:
         reason = f"it changes rows by the project's own SQL ({'; '.join(rows)}), whose old values are not kept"
@@ -66,12 +65,15 @@ def _together(wanted: Sequence[Wanted], live: Facets, keeper: Keeper) -> Step:
     return step
 
 
-def _transaction(says: str, texts: Sequence[str], changes: Sequence[Change], live: Facets, keeper: Keeper) -> Step:
-    """The statements in one transaction, after those that keep the content they would lose; undo puts it back."""
-    before, after = _expects(changes, live)
+def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Change]], live: Facets, keeper: Keeper) -> Step:
+    """The statements in one transaction, after those that keep the content they would lose; undo puts it back.
+
+    ``parts``: what changes, statement by statement, because a rename is recognised only on its own.
+    """
+    before, after = _expects(net(change for part in parts for change in part), live)
     try:
-        keepings = _keepings([c.reversed() for c in changes], keeper, "forth")
-        undo, irreversible = _way_back(changes, before, after, keeper, keepings), ""
+        keepings = [k for part in parts for k in _keepings([c.reversed() for c in part], keeper, "forth")]
+        undo, irreversible = _way_back(parts, before, after, keeper, keepings), ""
     except NotInvertible as error:
         keepings, undo, irreversible = [], (), error.message
     statements = (*(s for keeping in keepings for s in keeping.keep), *(Statement(text) for text in texts))
@@ -87,23 +89,23 @@ def _transaction(says: str, texts: Sequence[str], changes: Sequence[Change], liv
     )
 
 
-def _way_back(changes: Sequence[Change], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, keepings: Sequence[kept.Keeping]) -> tuple[Step, ...]:
+def _way_back(parts: Sequence[Sequence[Change]], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, keepings: Sequence[kept.Keeping]) -> tuple[Step, ...]:
     """Objects back, then content, then the rules that content must satisfy; what this loses in turn is kept first.
 
     Raises: NotInvertible.
     """
-    if not changes:
+    if not any(parts):
         return ()
-    texts = ddl.inverse_of(changes)
+    texts = [text for part in reversed(parts) for text in ddl.inverse_of(part)]
     rules = [text for text in texts if _RULE.search(text)]
     statements = (
-        *(s for keeping in _keepings(changes, keeper, "back") for s in keeping.keep),
+        *(s for part in parts for keeping in _keepings(part, keeper, "back") for s in keeping.keep),
         *(Statement(text) for text in texts if text not in rules),
         *(s for keeping in keepings for s in keeping.restore),
         *(Statement(text) for text in rules),
     )
-    names = ", ".join(dict.fromkeys(c.identity for c in changes))
-    return (Step(says=f"Take back {names}", statements=statements, locks=_locks(statements), before=after, after=before),)
+    said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part))
+    return (Step(says=f"Take back {said}", statements=statements, locks=_locks(statements), before=after, after=before),)
 
 
 def _alone(wanted: Wanted, live: Facets) -> Step:
@@ -116,7 +118,7 @@ def _alone(wanted: Wanted, live: Facets) -> Step:
         statements=drop,
         transactional=False,
         retryable=False,
-        locks=(Lock(names.index_table(index.after or ""), "SHARE UPDATE EXCLUSIVE"),) if index else (),
+        locks=(Lock(ddl.index_table(index.after or ""), "SHARE UPDATE EXCLUSIVE"),) if index else (),
         before=after,
         after=before,
         restart=drop,
@@ -138,7 +140,7 @@ def _alone(wanted: Wanted, live: Facets) -> Step:
 def drop_index(identity: str, definition: str, *, says: str) -> Step:
     """Drop an index without blocking; undo builds it again, and leaves it INVALID if that is how it was found."""
     valid, state = index_state(definition)
-    table = names.index_table(definition)
+    table = ddl.index_table(definition)
     build = re.sub(r"^CREATE (UNIQUE )?INDEX ", r"CREATE \1INDEX CONCURRENTLY ", valid)
     gone, there = (Expect("index", identity, None),), (Expect("index", identity, definition),)
     drop = (Statement(f"drop index concurrently if exists {identity}"),)
@@ -173,11 +175,11 @@ def take_back(changes: Sequence[Change], *, says: str, live: Facets, keeper: Kee
     Raises: NotInvertible naming what no SQL is known for.
     """
     made = {c.identity for c in changes if c.kind == "table" and c.before is None}
-    indexes = [c for c in changes if c.kind == "index" and c.before is None and names.index_table(c.after or "") not in made]
+    indexes = [c for c in changes if c.kind == "index" and c.before is None and ddl.index_table(c.after or "") not in made]
     rest = tuple(c for c in changes if c not in indexes)
     steps = [drop_index(c.identity, live[c.kind, c.identity], says=f"Drop index {c.identity}") for c in indexes]
     if rest:
-        steps.append(_transaction(says, ddl.inverse_of(rest), [c.reversed() for c in rest], live, keeper))
+        steps.append(_transaction(says, ddl.inverse_of(rest), [[c.reversed() for c in rest]], live, keeper))
     return tuple(steps)
 
 
@@ -200,16 +202,17 @@ _RULE = re.compile(r"SET NOT NULL|ADD CONSTRAINT|CREATE UNIQUE INDEX|VALIDATE CO
 
 
 def _keepings(changes: Sequence[Change], keeper: Keeper, purpose: str) -> list[kept.Keeping]:
-    """How the content of every table and column that the changes made is kept.  Raises: NotInvertible without a primary key."""
-    tables = {c.identity for c in changes if c.kind == "table" and c.before is None}
-    found = [kept.table(keeper.schema, keeper.key + purpose, name) for name in sorted(tables)]
-    for change in changes:
-        table = names.parent(change.identity)
-        if change.kind != "column" or change.before is not None or table in tables:
-            continue
-        if table not in keeper.primary_keys:
-            raise NotInvertible(f"{table} has no primary key, so the values of {change.identity} could not be kept")
-        found.append(kept.column(keeper.schema, keeper.key + purpose, change.identity, keeper.primary_keys[table]))
+    """How the content is kept that the inverse of these changes loses.  Raises: NotInvertible without a primary key."""
+    tables = {c.identity for c in changes if c.kind == "table"}
+    found = []
+    for lost in ddl.losses(changes):
+        table = lost if lost in tables else names.parent(lost)
+        if lost in tables:
+            found.append(kept.table(keeper.schema, keeper.key + purpose, lost))
+        elif table in keeper.primary_keys:
+            found.append(kept.column(keeper.schema, keeper.key + purpose, lost, keeper.primary_keys[table]))
+        else:
+            raise NotInvertible(f"{table} has no primary key, so the values of {lost} could not be kept")
     return found
 
 

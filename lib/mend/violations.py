@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mend import names
+from mend import ddl, names
 from mend.catalog import Change, index_state
 
 LIMIT = 20  # groups shown; one is enough to know that the constraint cannot hold
@@ -44,7 +44,7 @@ def _unique_index(identity: str, definition: str) -> Obstacle | None:
     found = _INDEX.match(definition)
     if not found:
         return None
-    return _duplicates(identity, names.index_table(definition), found["keys"], found["where"], bool(found["distinct"]))
+    return _duplicates(identity, ddl.index_table(definition), found["keys"], found["where"], bool(found["distinct"]))
 
 
 def _constraint(identity: str, definition: str) -> Obstacle | None:
@@ -65,12 +65,12 @@ def _not_null(identity: str, _definition: str) -> Obstacle:
 
 
 def _duplicates(identity: str, table: str, keys: str, where: str | None, nulls_equal: bool) -> Obstacle:
-    names = _split(keys)
-    group = ", ".join(str(n + 1) for n in range(len(names)))
-    columns = ", ".join(f"{name} as key_{n + 1}" for n, name in enumerate(names))
+    parts = _split(keys)
+    group = ", ".join(str(n + 1) for n in range(len(parts)))
+    columns = ", ".join(f"{name} as key_{n + 1}" for n, name in enumerate(parts))
     condition = [f"({where})"] if where else []
     if not nulls_equal:
-        condition += [f"({name}) is not null" for name in names]
+        condition += [f"({name}) is not null" for name in parts]
     filtered = f" where {' and '.join(condition)}" if condition else ""
     sql = f"select {columns}, count(*) as rows from {table}{filtered} group by {group} having count(*) > 1 order by count(*) desc limit {LIMIT}"
     return Obstacle(identity, "values that more than one row has", sql, "unique_violation")

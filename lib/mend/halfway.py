@@ -1,0 +1,484 @@
+"""How far one revision got in one database, and the ways out of there.
+
+The statements of the revision, as replay recorded them, each with its state in the live catalog; from these the steps of
+resume, roll back and stamp.  `look` reads; everything else is pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from mend import catalog, compare, ddl, history, names, queries, replay, scratch, steps, versions, violations
+from mend.catalog import ROLE_KINDS, Change
+from mend.diagnosis import Site
+from mend.errors import MendError, NotInvertible, ProjectBroken
+from mend.history import History, Revision
+from mend.journal import sha256
+from mend.plan import Choice, Statement, Step
+from mend.project import Environment, Project, environment
+from mend.replay import Replay
+from mend.steps import Facets, Keeper, Wanted
+from mend.target import Identity
+from mend.versions import VersionTable
+
+OPERATIONS = ["revision", "index", "operation", "objects", "state", "detail"]
+NOTHING = Replay("history", "", None, (), (), None, True, True, (), "", 0.0)
+_GUARDED = re.compile(r"\bif\s+(not\s+)?exists\b|\bor\s+replace\b", re.IGNORECASE)
+_ALREADY = {"table": "42P07", "index": "42P07", "view": "42P07", "matview": "42P07", "sequence": "42P07", "column": "42701"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One recorded statement and its state: DONE, NOT_DONE, DIFFERENT or DATA; ``ran`` is None where nobody can tell."""
+
+    statement: replay.Statement
+    state: str
+    detail: str
+    ran: bool | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a plan is made from."""
+
+    past: History
+    project: Project
+    revision: Revision | None
+    table: VersionTable
+    version_rows: pd.DataFrame
+    version_sql: str
+    environment: Environment | MendError
+    replayed: Replay
+    seen: tuple[Seen, ...]
+    operations: pd.DataFrame
+    live: Facets
+    keeper: Keeper
+
+    @property
+    def stamped(self) -> bool:
+        """Whether the version rows say that the revision is applied."""
+        return self.revision is not None and self.revision.id in self.past.ancestors(self.table.rows)
+
+    def complete(self) -> bool:
+        """Every statement ran."""
+        return all(one.ran is True for one in self.seen)
+
+    def untouched(self) -> bool:
+        """No statement ran, and nothing of it is there."""
+        return all(one.ran is False for one in self.seen)
+
+    def changes(self) -> tuple[Change, ...]:
+        """What the whole revision changes: first state to last of every object."""
+        return steps.net(change for one in self.seen for change in one.statement.changes)
+
+    def touched(self) -> set[str]:
+        """Identities of the objects that the revision touches."""
+        return {change.identity for one in self.seen for change in one.statement.changes}
+
+    def tables_touched(self) -> set[str]:
+        """Qualified, quoted names of the relations that the revision touches."""
+        return {relation_of(change) for one in self.seen for change in one.statement.changes} - {""}
+
+    def obstacles(self) -> list[violations.Obstacle]:
+        """The questions whose answers must be empty before what is missing can be made."""
+        wanted = [change for one in self.seen if one.ran is not True for change in one.statement.changes]
+        known = {(kind, identity) for kind, identity in self.live}
+        asked = [violations.obstacle(c) for c in wanted if ("table", relation_of(c)) in known and _columns_are_there(c, self.live)]
+        return [o for o in asked if o is not None]
+
+    def operation_sql(self) -> str:
+        """Every statement of the revision, in order."""
+        return "\n".join(f"-- operation {one.statement.operation}: {one.state}\n{one.statement.sql};" for one in self.seen)
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """What else the journal keeps."""
+        return {"operations": self.operations.to_dict("records")}
+
+
+def relation_of(change: Change) -> str:
+    """The table, view or index's table that a change is about; '' for types, functions, schemas."""
+    if change.kind in ("table", "view", "matview", "sequence"):
+        return change.identity
+    if change.kind == "index":
+        return ddl.index_table(change.after or change.before or "")
+    if change.kind in ("column", "default", "not_null", "constraint", "trigger", "policy", "rule", "partition", "inherits"):
+        return names.parent(change.identity) if change.kind not in ("partition", "inherits") else change.identity
+    return ""
+
+
+def _columns_are_there(change: Change, live: Facets) -> bool:
+    """Whether a wanted constraint is about columns that exist already; on others no row can stand in its way yet."""
+    table = relation_of(change)
+    present = {names.last(identity) for kind, identity in live if kind == "column" and names.parent(identity) == table}
+    if change.kind == "not_null":
+        return names.last(change.identity) in present
+    columns = {names.last(identity) for kind, identity in live if kind == "column"}
+    mentioned = {word for word in names.mentions(change.after or "") if word in columns}
+    return mentioned <= present
+
+
+def same_database(identity: Identity, found: Environment) -> bool:
+    """Whether env.py leads to the target: same cluster and database."""
+    if found.system_identifier is None:
+        return False
+    return (found.system_identifier, found.database, found.database_oid) == (identity.system_identifier, identity.database, identity.database_oid)
+
+
+def look(site: Site, project: Project, *, revision: str, data_operations: str) -> Facts:
+    """Read the project and the target, replay, compare.
+
+    Raises: ProjectBroken, RevisionNotFound, ReplayFailed, PrivilegeMissing.
+    """
+    past = history.read(project.alembic_ini, python=project.python)
+    with ThreadPoolExecutor(1) as beside:  # env.py takes as long as its imports; the replay need not wait for it
+        asked = beside.submit(_environment, project)
+        with site.target.reading(site.run_id) as conn:
+            tables = history.version_tables(conn)
+            found = history.version_rows(conn)
+            live = catalog.snapshot(conn)
+            roles = tuple(queries.frame(conn, "target/roles")["role"])
+        server = scratch.choose(site.target, version_num=site.identity.version_num, roles=roles)
+        chosen = _choose(_Comparer(site, project, past, server, live), set(found["version_num"]), revision)
+        environ = asked.result()
+    if chosen is None and past.broken:
+        raise ProjectBroken(f"{past.broken[0].path}: {past.broken[0].problem}. Nothing was changed. Repair the file and run again.")
+    table = _version_table(environ, tables, found)
+    replayed, seen, operations = chosen[1:] if chosen else (NOTHING, (), pd.DataFrame(columns=OPERATIONS))
+    now = facets(live)
+    keeper = Keeper(site.target.settings.schema_name, sha256(f"{chosen[0].id if chosen else ''} {site.last_run}")[:16], steps.primary_keys(now))
+    return Facts(
+        past=past,
+        project=project,
+        revision=chosen[0] if chosen else None,
+        table=table,
+        version_rows=_placed(found, table, past),
+        version_sql=tables.attrs["sql"],
+        environment=environ,
+        replayed=replayed,
+        seen=tuple(_told(one, data_operations) for one in seen),
+        operations=operations,
+        live=now,
+        keeper=keeper,
+    )
+
+
+def _environment(project: Project) -> Environment | MendError:
+    try:
+        return environment(project)
+    except MendError as error:
+        return error
+
+
+def facets(snapshot: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """A snapshot as a mapping, without what belongs to the server's roles."""
+    rows = snapshot[~snapshot["kind"].isin(ROLE_KINDS)]
+    return {(row.kind, row.identity): row.definition for row in rows.itertuples()}
+
+
+Found = tuple[Revision, Replay, tuple[Seen, ...], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class _Comparer:
+    """Replays a revision and compares it with the live catalog."""
+
+    site: Site
+    project: Project
+    past: History
+    server: scratch.Scratch
+    live: pd.DataFrame
+
+    def compared(self, revision: Revision) -> Found:
+        """One revision: its replay, its statements' states, its operations' states."""
+        own = self.site.target.settings
+        replayed = replay.replay(
+            self.project,
+            revision.id,
+            scratch=self.server,
+            live=self.site.target.conninfo,
+            base=own.base,
+            base_revision=own.base_revision,
+            progress=lambda done, total, text: self.site.progress(f"{text} ({done} of {total})"),
+        )
+        frame = compare.compare(replayed, self.live, live_major=self.site.identity.version_num // 10000)
+        rows = zip(replayed.statements, frame.itertuples(), strict=True)
+        seen = tuple(Seen(statement, row.state, row.detail, None if pd.isna(row.ran) else bool(row.ran)) for statement, row in rows)
+        return revision, replayed, seen, compare.operations(frame)
+
+
+def _choose(comparer: _Comparer, rows: set[str], revision: str) -> Found | None:
+    """The revision in question: the named one, else the next pending one that has begun, else the next."""
+    past = comparer.past
+    if revision:
+        return comparer.compared(past.get(revision))
+    applied = past.ancestors(rows)
+    waiting = [past.revisions[one] for one in history.pending(past, rows)]
+    found = None
+    for one in waiting:
+        if not set(past.parents(one.id)) <= applied:
+            continue
+        compared = comparer.compared(one)
+        if any(seen.ran is not False for seen in compared[2]):
+            return compared
+        found = found or compared
+    return found
+
+
+def _told(one: Seen, data_operations: str) -> Seen:
+    """A row change that the catalog cannot show, with what the operator says of it."""
+    if one.ran is None and one.state == "DATA" and data_operations:
+        return replace(one, ran=data_operations == "ran", detail=f"the operator says: {data_operations}")
+    return one
+
+
+def _version_table(environ: Environment | MendError, tables: pd.DataFrame, rows: pd.DataFrame) -> VersionTable:
+    """The version table that env.py configures; without that, the only one there is."""
+    name, schema = ("alembic_version", None) if isinstance(environ, MendError) else (environ.version_table, environ.version_table_schema)
+    candidates = tables[(tables["table"] == name) & ((tables["schema"] == schema) if schema else True)]
+    if schema is None:
+        schema = str(candidates["schema"].iloc[0]) if len(candidates) else "public"
+    present = rows[(rows["schema"] == schema) & (rows["table"] == name)]["version_num"]
+    exists = bool(((tables["schema"] == schema) & (tables["table"] == name)).any())
+    return VersionTable(schema, name, tuple(sorted(present)), exists)
+
+
+def _placed(rows: pd.DataFrame, table: VersionTable, past: History) -> pd.DataFrame:
+    """The version rows with what each of them is."""
+    frame = rows.copy()
+    frame["position"] = [_position(row, table, past) for row in rows.itertuples()]
+    return frame
+
+
+def _position(row: Any, table: VersionTable, past: History) -> str:
+    if (row.schema, row.table) != (table.schema, table.name):
+        return "not the configured table"
+    if row.version_num not in past.revisions:
+        return "unknown to the files"
+    others = [one for one in table.rows if one != row.version_num]
+    if row.version_num in past.ancestors(others):
+        return "an ancestor of another row"
+    return "head" if row.version_num in past.heads else f"{len(history.pending(past, [row.version_num]))} revisions behind"
+
+
+def evidence(facts: Facts) -> dict[str, Any]:
+    """What a plan's digest covers: the version rows, the revision's file, and every object of the tables that the history knows."""
+    base = facts.replayed.base
+    known = {row.identity for row in base.itertuples() if row.kind == "table"} if base is not None else None
+    touched = facts.touched() | facts.tables_touched()
+
+    def concerns(kind: str, identity: str, definition: str) -> bool:
+        relation = relation_of(Change(kind, identity, None, definition))
+        return known is None or identity in touched or relation in touched or relation in known
+
+    return {
+        "revision": facts.revision.id if facts.revision else None,
+        "version_rows": {row: "present" for row in facts.table.rows},
+        "files": {facts.revision.path.name: sha256(facts.revision.path.read_bytes())} if facts.revision else {},
+        "objects": {f"{kind} {identity}": text for (kind, identity), text in sorted(facts.live.items()) if concerns(kind, identity, text)},
+        "data_operations": {str(n): str(one.ran) for n, one in enumerate(facts.seen) if one.state == "DATA"},
+    }
+
+
+def retry(facts: Facts) -> list[tuple[int, str, str]]:
+    """(operation, says, what a plain retry would do there), for the operations that are in its way."""
+    found = []
+    for one in facts.seen:
+        if one.state not in ("DONE", "DIFFERENT"):
+            continue
+        guarded = _GUARDED.search(one.statement.sql)
+        if not guarded:
+            found.append((one.statement.operation, one.statement.says, f"fails: {_refusal(one)}"))
+        elif one.state == "DIFFERENT":
+            found.append((one.statement.operation, one.statement.says, f"reports success and changes nothing: {one.detail}"))
+    return found
+
+
+def _refusal(one: Seen) -> str:
+    for change in one.statement.changes:
+        if change.before is None:
+            return f"{change.kind} {change.identity} exists already ({_ALREADY.get(change.kind, '42710')})"
+        if change.after is None:
+            return f"{change.kind} {change.identity} is gone already"
+    return "it was done already"
+
+
+def ways_out(facts: Facts, *, blocked: str) -> list[tuple[Choice, tuple[Step, ...]]]:
+    """The four options, the best first, each with its steps or with why it is not possible."""
+    if facts.revision is None or (facts.stamped and facts.complete()):
+        return []
+    ways = [_resume(facts, blocked), _roll_back(facts), _stamp(facts), _retry(facts)]
+    first = "stamp" if facts.complete() else "retry" if facts.untouched() else "resume"
+    return sorted(ways, key=lambda way: way[0].option != first)
+
+
+def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
+    says, costs = "Run the operations that are missing, then record the revision", "what is done stays; the locks of the missing operations"
+    why_not = blocked or facts.replayed.error or _undecided(facts) or _not_mendable(facts) or ("nothing is missing" if facts.complete() else "")
+    if why_not:
+        return Choice("resume", says, costs, False, why_not), ()
+    missing = [one for one in facts.seen if one.ran is not True]
+    made = tuple(step for one in missing for step in _cleared(one, facts))
+    if _computed(facts, missing):
+        return Choice("resume", says, costs), (*made, _upgrade(facts))
+    wanted = [w for one in missing if (w := _wanted(one, facts))]
+    return Choice("resume", says, costs), _recorded((*made, *steps.make(wanted, live=_without(facts, made), keeper=facts.keeper)), facts)
+
+
+def _undecided(facts: Facts) -> str:
+    """The row changes of which nobody knows whether they ran."""
+    open_ = [str(one.statement.operation) for one in facts.seen if one.state == "DATA" and one.ran is None]
+    return f"the catalog cannot tell whether operation {', '.join(open_)} ran; say data_operations=ran or not_run" if open_ else ""
+
+
+def _not_mendable(facts: Facts) -> str:
+    """What is DIFFERENT in a way that no step here repairs."""
+    for one in facts.seen:
+        if one.state == "DIFFERENT" and not all(_repairable(change, facts.live) for change in one.statement.changes):
+            return f"operation {one.statement.operation} ({one.statement.says}) is DIFFERENT: {one.detail}"
+    return ""
+
+
+def _repairable(change: Change, live: Facets) -> bool:
+    now = live.get((change.kind, change.identity))
+    return now in (change.before, change.after) or _invalid(change, live) or _not_valid(change, live)
+
+
+def _invalid(change: Change, live: Facets) -> bool:
+    """The wanted index is there, and INVALID."""
+    now = live.get((change.kind, change.identity), "")
+    return change.kind == "index" and now != change.after and catalog.index_state(now)[0] == change.after
+
+
+def _not_valid(change: Change, live: Facets) -> bool:
+    """The wanted constraint is there, and NOT VALID."""
+    return change.kind == "constraint" and change.after is not None and live.get((change.kind, change.identity)) == f"{change.after} NOT VALID"
+
+
+def _cleared(one: Seen, facts: Facts) -> list[Step]:
+    """Drop the INVALID index that a missing statement will build."""
+    bad = [c for c in one.statement.changes if _invalid(c, facts.live)]
+    return [steps.drop_index(c.identity, facts.live[c.kind, c.identity], says=f"Drop the INVALID index {c.identity}") for c in bad]
+
+
+def _without(facts: Facts, made: Iterable[Step]) -> dict[tuple[str, str], str]:
+    """The live catalog as it is after those steps."""
+    gone = {(e.kind, e.identity) for step in made for e in step.after if e.definition is None}
+    return {key: text for key, text in facts.live.items() if key not in gone}
+
+
+def _wanted(one: Seen, facts: Facts) -> Wanted | None:
+    """The statement to run for a missing one: itself, or VALIDATE where its constraint is only NOT VALID."""
+    changes = one.statement.changes
+    waiting = [c for c in changes if _not_valid(c, facts.live)]
+    if waiting and len(waiting) == len(changes):
+        c = waiting[0]
+        sql = f"alter table {names.parent(c.identity)} validate constraint {names.last(c.identity)}"
+        return Wanted(sql, f"Validate {c.identity}", (Change(c.kind, c.identity, facts.live[c.kind, c.identity], c.after),))
+    return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data)
+
+
+def _computed(facts: Facts, missing: Sequence[Seen]) -> bool:
+    """Whether the missing SQL depends on rows that upgrade() reads, or could not be written out."""
+    return bool(facts.replayed.reads) or not all(one.statement.rendered for one in missing)
+
+
+def _upgrade(facts: Facts) -> Step:
+    """Run upgrade() under the project's interpreter, skipping what is done; Alembic records the revision in the same transaction."""
+    assert facts.revision is not None
+    ran = [one.statement.sql for one in facts.seen if one.ran is True]
+    expects = [(c, steps.Expect(c.kind, c.identity, c.after)) for c in facts.changes()]
+    return Step(
+        says=f"Run upgrade() of {facts.revision.id} under {facts.project.python}, skipping the {len(ran)} statements that are done; it reads rows, so its SQL is known only as it runs",
+        kind="upgrade",
+        statements=tuple(Statement(one.statement.sql) for one in facts.seen if one.ran is not True),
+        transactional=False,
+        retryable=False,
+        after=tuple(expect for _, expect in expects),
+        irreversible="its SQL is computed from rows as it runs, so no inverse is known beforehand",
+        arguments={"revision": facts.revision.id, "skip": ran},
+    )
+
+
+def _recorded(made: tuple[Step, ...], facts: Facts) -> tuple[Step, ...]:
+    """The steps, the last of which also records the revision: in the same transaction where there is one."""
+    if facts.revision is None or facts.stamped:
+        return made
+    move = versions.advance(facts.table, facts.revision.id, facts.revision.down)
+    last = made[-1] if made else None
+    if last is not None and last.kind == "sql" and last.transactional:
+        undo = tuple(replace(back, statements=(*move.back, *back.statements)) for back in last.undo)
+        joined = replace(last, says=f"{last.says}; record revision {facts.revision.id}", statements=(*last.statements, *move.forward), undo=undo)
+        return (*made[:-1], joined)
+    return (*made, _record_step(move, facts.revision))
+
+
+def _record_step(move: versions.Move, revision: Revision) -> Step:
+    back = Step(says=f"Take revision {revision.id} out of the version table", statements=move.back)
+    return Step(says=f"Record revision {revision.id}", statements=move.forward, undo=(back,))
+
+
+def _roll_back(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
+    says = "Take back the operations that are done; the revision can then be repaired and run from the start"
+    rows = [one.statement.says for one in facts.seen if one.state == "DATA" and one.ran]
+    costs = "the work that is done" + (f"; changed rows stay as they are: {'; '.join(rows)}" if rows else "") + "; values in dropped columns are kept in schema mend"
+    why_not = "the revision is recorded: use alembic downgrade" if facts.stamped else "nothing is there to take back" if facts.untouched() else _foreign(facts)
+    if why_not:
+        return Choice("roll_back", says, costs, False, why_not), ()
+    try:
+        made = steps.take_back(_there(facts), says="Take back the operations that are done", live=facts.live, keeper=facts.keeper)
+    except NotInvertible as error:
+        return Choice("roll_back", says, costs, False, error.message), ()
+    return Choice("roll_back", says, costs, bool(made), "" if made else "no operation that is done can be seen in the catalog"), made
+
+
+def _there(facts: Facts) -> list[Change]:
+    """What the revision changed and is in the database now, as it is now."""
+    found = ((c, facts.live.get((c.kind, c.identity))) for c in _spans(facts))
+    return [Change(c.kind, c.identity, c.before, now) for c, now in found if now != c.before]
+
+
+def _spans(facts: Facts) -> tuple[Change, ...]:
+    """First state of every object the revision touches, also of those that end as they began."""
+    first: dict[tuple[str, str], Change] = {}
+    for one in facts.seen:
+        for change in one.statement.changes:
+            first.setdefault((change.kind, change.identity), change)
+    return tuple(first.values())
+
+
+def _foreign(facts: Facts) -> str:
+    """An object that is in none of the states the revision gives it: somebody else's work is not taken back."""
+    states: dict[tuple[str, str], set[str | None]] = {}
+    for one in facts.seen:
+        for c in one.statement.changes:
+            states.setdefault((c.kind, c.identity), set()).update((c.before, c.after))
+    for change in _there(facts):
+        known = change.after in states[change.kind, change.identity]
+        if not known and not any(_invalid(c, facts.live) or _not_valid(c, facts.live) for one in facts.seen for c in one.statement.changes if (c.kind, c.identity) == (change.kind, change.identity)):
+            return f"{change.kind} {change.identity} is not as the revision makes it: {change.after}"
+    return ""
+
+
+def _stamp(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
+    says, costs = "Record exactly this revision, and no later one", "nothing but the version row changes"
+    why_not = "it is recorded already" if facts.stamped else "" if facts.complete() else _undecided(facts) or "not every operation is DONE"
+    return Choice("stamp", says, costs, not why_not, why_not), () if why_not else _recorded((), facts)
+
+
+def _retry(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
+    says, costs = "Nothing is half-done: run alembic upgrade again", "whatever made it fail may do so again"
+    why_not = "it is recorded already" if facts.stamped else "" if facts.untouched() else "operations are done already; see Would a plain retry work?"
+    if not why_not and not facts.replayed.persisted:
+        why_not = "env.py runs SQL before context.configure(), so a retry reports success and is rolled back"
+    return Choice("retry", says, costs, not why_not, why_not), ()
+
+
+def remains(facts: Facts) -> list[str]:
+    """After a roll back: what is still there."""
+    return [f"{c.kind} {c.identity} is still {c.after or 'gone'}" for c in _there(facts)]

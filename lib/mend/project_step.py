@@ -1,0 +1,74 @@
+"""The step that runs a project's own upgrade() on the target: under the project's interpreter, statement by statement.
+
+Each statement is journaled before the child may send it, and each transaction id before its COMMIT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mend.errors import OutcomeUnknown, StepFailed, WrongDatabase
+from mend.journal import Journal
+from mend.plan import Step
+from mend.project import Project, ask
+from mend.target import Identity, redact
+
+TIMEOUT_S = 24 * 3600.0  # a backfill in upgrade() may take hours; the server's own timeouts are the shorter leash
+
+
+def run(
+    project: Project,
+    step: Step,
+    *,
+    identity: Identity,
+    journal: Journal,
+    n: int,
+    limits: Mapping[str, str],
+) -> int:
+    """Run one revision's upgrade() without the statements in ``step.arguments["skip"]``; the number of statements sent.
+
+    ``limits`` are settings for every session that the child opens.
+
+    Raises: WrongDatabase before anything is sent; StepFailed when it was rolled back; OutcomeUnknown when a commit may have passed.
+    """
+    sent: list[str] = []
+    committed: list[str] = []
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        if event["event"] == "context":
+            _require_target(event, identity)
+        elif event["event"] == "statement" and not event["skipped"]:
+            journal.append("statement_started", {"step": n, "sql": event["sql"], "autocommit": event["autocommit"]})
+            sent.append(event["sql"])
+        elif event["event"] == "commit":
+            journal.append("step_xid", {"step": n, "xid": event["xid"]})
+            committed.append(event["xid"])
+
+    request = {
+        "action": "upgrade",
+        "revision": step.arguments["revision"],
+        "skip": list(step.arguments["skip"]),
+        "settings": dict(limits),
+        "expected": {"system_identifier": identity.system_identifier, "database": identity.database},
+    }
+    last = ask(project, request, timeout_s=TIMEOUT_S, on_event=on_event)[-1]
+    if last["event"] == "error":
+        raise _failed(last, n, committed)
+    return len(sent)
+
+
+def _require_target(context: Mapping[str, Any], identity: Identity) -> None:
+    """The child's own connection must be the target's."""
+    found = (context["system_identifier"], context["database"])
+    if found != (identity.system_identifier, identity.database):
+        raise WrongDatabase(f"env.py led to {found[1]} (cluster {found[0]}), not to the target. Nothing was sent.")
+
+
+def _failed(error: Mapping[str, Any], n: int, committed: list[str]) -> Exception:
+    said = f"Step {n + 1}: upgrade() failed: {error['kind']}: {redact(error['message']).splitlines()[0]}."
+    if error.get("refused"):
+        return WrongDatabase(f"{said} It was ended before it could go on.")
+    if committed:
+        return OutcomeUnknown(f"{said} {len(committed)} of its transactions may be committed. Make a new plan: it tells which operations are there.")
+    return StepFailed(f"{said} It was rolled back: no transaction was committed. Mend the cause, then make a new plan.", sqlstate=error["sqlstate"])
