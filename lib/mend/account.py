@@ -13,7 +13,8 @@ from mend.plan import Plan, Step
 
 FORMAT = 1  # the "mend" key of record.json and of --json documents
 OUTCOMES = ("completed", "planned", "failed", "interrupted", "unknown", "refused", "could_not_check")
-_LAST_WORDS = ("run_closed", "failed")
+_ERRORS = ("failed", "refused")
+_LAST_WORDS = ("run_closed", *_ERRORS)
 _STEP_ENDS = ("step_done", "step_failed", "step_resolved")
 
 
@@ -27,17 +28,24 @@ def outcome(events: Sequence[Event]) -> str:
     end = next((event for event in reversed(events) if event.kind in _LAST_WORDS), None)
     if end is None:
         return "unknown" if step_in_the_air(events) is not None else "interrupted"
-    if end.kind == "run_closed":
-        named = str(end.payload.get("outcome"))
-        return named if named in OUTCOMES else "failed"
-    return _outcome_of_error(end.payload)
+    named = str(end.payload.get("outcome")) if end.kind == "run_closed" else _outcome_of_error(end.payload)
+    if named == "unknown" and error(events).get("error") == "Interrupted":
+        return "interrupted"
+    return named if named in OUTCOMES else "failed"
 
 
 def _outcome_of_error(payload: Mapping[str, Any]) -> str:
-    code = payload.get("exit_code")
-    if code == 4:
-        return "interrupted" if payload.get("error") == "Interrupted" else "unknown"
-    return "refused" if code == 3 else "failed"
+    return {4: "unknown", 3: "refused"}.get(int(payload.get("exit_code", 1)), "failed")
+
+
+def error(events: Sequence[Event]) -> dict[str, Any]:
+    """The error that ended the run: {error, message, exit_code}; {} where the run did not end by one."""
+    for event in reversed(events):
+        if event.kind in _ERRORS:
+            return event.payload
+        if event.kind in ("verified", "planned", "step_done"):
+            return {}  # what failed before was done again, and went well
+    return {}
 
 
 def step_in_the_air(events: Sequence[Event]) -> int | None:
@@ -73,7 +81,7 @@ def summary(run_id: str, events: Sequence[Event], *, files: Mapping[str, str], l
         "run_id": run_id,
         **{key: opened.get(key, "") for key in ("slug", "action", "of", "incident")},
         "outcome": "failed" if leak else outcome(events),
-        "says": last(events, *_LAST_WORDS).get("message", ""),
+        "says": error(events).get("message", ""),
         "started": events[0].time if events else "",
         "ended": events[-1].time if events else "",
         "who": {**opened.get("who", {}), "role": target.get("role", "")},
@@ -112,7 +120,7 @@ def document(run_id: str, path: str, events: Sequence[Event], plan: Plan | None)
         "slug": opened.get("slug", ""),
         "action": opened.get("action", ""),
         "outcome": outcome(events),
-        "says": last(events, *_LAST_WORDS).get("message", ""),
+        "says": error(events).get("message", ""),
         "target": last(events, "target_seen"),
         "checks": checks(events),
         "plan": _plan(plan) if plan else None,

@@ -199,7 +199,7 @@ def document(record: Record) -> dict[str, Any]:
     return account.document(record.run_id, str(record.path), record.journal.events(), record.plan())
 
 
-def seal(record: Record, *, secrets: Sequence[str] = (), notebook: Path | None = None) -> dict[str, Any]:
+def seal(record: Record, *, secrets: Sequence[str] = (), notebook: Path | Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Finish a record: look for secrets, write report.html, then record.json over everything.
 
     May be called again; the record is then sealed as it stands.
@@ -207,7 +207,7 @@ def seal(record: Record, *, secrets: Sequence[str] = (), notebook: Path | None =
     Parameters
     ----------
     secrets : what must not be in it
-    notebook : the executed notebook; default the record's own, where there is one
+    notebook : the executed notebook as a file or as made by ``rebuild``; default the record's own, where there is one
 
     Returns
     -------
@@ -217,6 +217,8 @@ def seal(record: Record, *, secrets: Sequence[str] = (), notebook: Path | None =
     """
     from mend import report
 
+    if isinstance(notebook, Mapping):
+        notebook = record.save(NOTEBOOK, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
     events = record.journal.events()
     words = _plain_words(record, events)
     leak = leaks.scan(record.path, secrets=secrets, words=words)
@@ -230,6 +232,33 @@ def seal(record: Record, *, secrets: Sequence[str] = (), notebook: Path | None =
     if leak:
         raise LeakFound(f"{record.path / leak} holds a secret. The record was not archived. Remove the secret from the file and rotate it.", file=leak)
     return content
+
+
+def rebuild(template: Path, cells: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> dict[str, Any]:
+    """The notebook that was executed, put together from its template and from what each cell showed.
+
+    For kernels that do not know the file they run in: plain papermill, JupyterLab.
+
+    Parameters
+    ----------
+    cells : (source, outputs as MIME bundles) of each code cell that ran, in order; of a cell that ran twice, the last counts
+
+    Returns
+    -------
+    A notebook of format 4.5.  A cell that did not run has no execution count; one that is not in the template stands where it ran.
+    """
+    notebook: dict[str, Any] = json.loads(template.read_text(encoding="utf-8"))
+    at = -1
+    for count, (source, outputs) in enumerate(cells, start=1):
+        same = [n for n, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code" and "".join(cell["source"]).strip() == source.strip()]
+        if same:
+            at = same[0]
+        else:
+            at += 1
+            notebook["cells"].insert(at, {"cell_type": "code", "id": f"ran-{count}", "metadata": {}, "source": source})
+        shown = [{"output_type": "display_data", "metadata": {}, "data": dict(bundle)} for bundle in outputs]
+        notebook["cells"][at] |= {"execution_count": count, "outputs": shown}
+    return notebook
 
 
 def _plain_words(record: Record, events: Sequence[journal.Event]) -> set[str]:

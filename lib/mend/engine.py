@@ -85,7 +85,8 @@ def _environment(record: Record, extra: Mapping[str, str] | None) -> dict[str, s
     """The kernel's environment: ours, and which run it works for."""
     opened = record.opened
     run = {"MEND_RUN": str(record.path), "MEND_ACTION": str(opened.get("action", "")), "MEND_OF": str(opened.get("of", ""))}
-    return {**os.environ, **(extra or {}), **run, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    ours = {key: value for key, value in os.environ.items() if key != "MEND_INTERACTIVE"}
+    return {**ours, **(extra or {}), **run, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 def _close(record: Record, trouble: str, stop: Stop) -> None:
@@ -95,10 +96,9 @@ def _close(record: Record, trouble: str, stop: Stop) -> None:
         error = _unclosed(record, events, trouble, stop)
         record.journal.append("failed", {"error": type(error).__name__, "message": error.message, "exit_code": error.exit_code})
         raise error
-    failed = next((e.payload for e in reversed(events) if e.kind in ("run_closed", "failed")), {})
-    if "error" in failed:
-        kind = getattr(errors, str(failed["error"]), MendError)
-        raise kind(str(failed.get("message", "")))
+    if failed := account.error(events):
+        kind = getattr(errors, str(failed.get("error")), MendError)
+        raise kind(str(failed.get("message", "")), **{key: failed[key] for key in ("differences",) if key in failed})
 
 
 def _unclosed(record: Record, events: Sequence[Any], trouble: str, stop: Stop) -> MendError:

@@ -1,0 +1,1 @@
+"""Style sheets and the page template of what mend shows; package data."""
