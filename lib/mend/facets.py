@@ -25,12 +25,13 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True)
 class Act:
-    """One statement, and what it acts on; ``kind`` decides its place among the others of its phase."""
+    """One statement, and what it acts on; ``kind`` and what ``text`` mentions decide its place in its phase."""
 
     phase: Phase
     kind: str
     identity: str
     sql: str
+    text: str = ""
 
 
 Sql = str | tuple[str, ...]
@@ -73,7 +74,8 @@ def _made(change: Change, *, create: Sql, drop: Sql, alter: Sql | None = None) -
 
 def _acts(change: Change, phase: Phase, sql: Sql, kind: str = "") -> tuple[Act, ...]:
     statements = (sql,) if isinstance(sql, str) else sql
-    return tuple(Act(phase, kind or change.kind, change.identity, statement) for statement in statements)
+    text = change.before if phase is Phase.DROP else change.after
+    return tuple(Act(phase, kind or change.kind, change.identity, statement, text or "") for statement in statements)
 
 
 def _held(identity: str) -> tuple[str, str, str]:
@@ -147,11 +149,10 @@ def _replica_identity(change: Change) -> tuple[Act, ...]:
 def _column_setting(change: Change) -> tuple[Act, ...]:
     table, column, name = _held(change.identity)
     head = f"alter table {table} alter column {column}"
-    if name == "storage" and change.after is None:
-        raise refuse(change, "the storage that the type has by itself is not part of the definition")
     if name in ("statistics", "storage", "compression"):
-        usual = {"statistics": "-1", "compression": "default"}.get(name, "")
-        return _acts(change, Phase.ALTER if change.before else Phase.CREATE, f"{head} set {name} {change.after or usual}")
+        own = (change.before or "").partition(" instead of ")[2]
+        value = (change.after or "").partition(" instead of ")[0] or {"statistics": "-1", "storage": own}.get(name, "default")
+        return _acts(change, Phase.ALTER if change.before else Phase.CREATE, f"{head} set {name} {value}")
     value = f"{head} set ({name} = {change.after})"
     return _made(change, create=value, drop=f"{head} reset ({name})", alter=value)
 

@@ -73,6 +73,11 @@ def mentions(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def words(text: str) -> frozenset[str]:
+    """Every single name in a piece of SQL, however it is qualified."""
+    return frozenset(part for chain in chains(text) for part in split(chain))
+
+
 def substitute(text: str, old: str, new: str) -> str:
     """``text`` with the name ``old`` replaced wherever it stands: as a whole, as the beginning of a longer one, or bare.
 

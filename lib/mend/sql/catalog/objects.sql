@@ -32,7 +32,7 @@ with saved as materialized (
   where c.relkind in ('r', 'p', 'f', 'v', 'm', 'S', 'c', 'i', 'I') and c.relpersistence <> 't'
     and not exists (select from members m where m.objid = c.oid and m.classid = cast('pg_catalog.pg_class' as regclass))
 ), columns as materialized (
-  select r.kind, r.identity || '.' || quote_ident(a.attname) as identity, a.attrelid, a.attnum, a.attislocal,
+  select r.kind, r.identity || '.' || quote_ident(a.attname) as identity, a.attrelid, a.attnum, a.attinhcount = 0 as own,
          a.attname, a.attnotnull, a.attacl, a.attoptions, cast(a.attidentity as text) as attidentity,
          cast(a.attgenerated as text) as attgenerated, r.relowner as owner, t.typstorage, a.attstorage,
          format_type(a.atttypid, a.atttypmod)
@@ -138,20 +138,21 @@ with saved as materialized (
                 and d.refclassid = cast('pg_catalog.pg_class' as regclass) and d.classid = d.refclassid), '') end
          || case c.attgenerated when '' then '' else ' generated always as (' || c.expression || ')' end
          || case c.attgenerated when 's' then ' stored' when 'v' then ' virtual' else '' end
-  from columns c where c.attislocal and c.kind in ('r', 'p', 'f')
+  from columns c where c.own and c.kind in ('r', 'p', 'f')
   union all
   select 'column_setting', c.identity || '.' || o.name, o.value
   from columns c cross join lateral (
     select 'statistics' as name, nullif(c.statistics_target, '') as value
     union all select 'storage', case c.attstorage when 'p' then 'plain' when 'e' then 'external' when 'm' then 'main' else 'extended' end
+      || ' instead of ' || case c.typstorage when 'p' then 'plain' when 'e' then 'external' when 'm' then 'main' else 'extended' end
       where c.attstorage <> c.typstorage
     union all select 'compression', case c.compression when 'p' then 'pglz' when 'l' then 'lz4' end
     union all select split_part(a.item, '=', 1), split_part(a.item, '=', 2) from unnest(c.attoptions) as a (item)) o
   where (c.statistics_target <> '' or c.attstorage <> c.typstorage or c.compression <> '' or c.attoptions is not null)
-    and o.value is not null and c.attislocal and c.kind in ('r', 'p', 'f', 'm')
+    and o.value is not null and c.own and c.kind in ('r', 'p', 'f', 'm')
   union all
   select 'default', c.identity, c.expression from columns c
-  where c.attgenerated = '' and c.expression is not null and case when c.attislocal then true else not exists (
+  where c.attgenerated = '' and c.expression is not null and case when c.own then true else not exists (
     select from pg_catalog.pg_inherits i join pg_catalog.pg_attribute p on p.attrelid = i.inhparent and p.attname = c.attname
       join pg_catalog.pg_attrdef d on d.adrelid = p.attrelid and d.adnum = p.attnum
     where i.inhrelid = c.attrelid and pg_get_expr(d.adbin, d.adrelid) = c.expression) end
@@ -159,13 +160,13 @@ with saved as materialized (
   select 'not_null', c.identity, 'not null' || case when k.oid is not null then ' not valid' else '' end
   from columns c left join pg_catalog.pg_constraint k
     on k.conrelid = c.attrelid and k.contype = 'n' and not k.convalidated and k.conkey = array[c.attnum]
-  where c.attnotnull and c.kind in ('r', 'p', 'f') and case when c.attislocal then true else not exists (
+  where c.attnotnull and c.kind in ('r', 'p', 'f') and case when c.own then true else not exists (
     select from pg_catalog.pg_inherits i join pg_catalog.pg_attribute p on p.attrelid = i.inhparent and p.attname = c.attname
     where i.inhrelid = c.attrelid and p.attnotnull) end
   union all
   select 'constraint', r.identity || '.' || quote_ident(k.conname), pg_get_constraintdef(k.oid)
   from relations r join pg_catalog.pg_constraint k on k.conrelid = r.oid
-  where k.contype in ('c', 'p', 'u', 'f', 'x') and k.conislocal and k.conparentid = 0
+  where k.contype in ('c', 'p', 'u', 'f', 'x') and k.coninhcount = 0 and k.conparentid = 0
   union all
   select 'index', x.identity, pg_get_indexdef(x.oid) || case
            when not i.indislive then ' INVALID, dead' when i.indisvalid and i.indisready then ''
