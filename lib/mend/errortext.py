@@ -37,6 +37,7 @@ _TABLE = re.compile(
 _CONCURRENT = re.compile(r"\b(?:CREATE(?:\s+UNIQUE)?|DROP)\s+INDEX\s+CONCURRENTLY\b|\bREINDEX\b[^;\n]{0,60}\bCONCURRENTLY\b", re.IGNORECASE)
 _WAITING = re.compile(r"Process (\d+) waits for \w+ on [^;\n]{1,100}; blocked by process (\d+)")
 _KEY = re.compile(r"Key \((?P<columns>[^)=\n]{1,300})\)=\(")
+_TROUBLE = re.compile(r"\bTraceback\b|Error\b|\b(?:ERROR|FATAL|FAILED)\b|\[exit [1-9]")
 _FIELD = re.compile(r"^\s*(SCHEMA|TABLE|COLUMN|CONSTRAINT) NAME:\s+(\S[^\n]*)$", re.MULTILINE)
 
 
@@ -109,6 +110,17 @@ class ErrorText:
         if self.running:
             return self.running[-1].revision
         return next((m[1] for file, _ in reversed(self.frames) if (m := re.match(r"([0-9a-f]{12})_", file))), "")
+
+    def run_again(self) -> str:
+        """A revision whose upgrade the text shows twice in a row with no error between; '' if none.
+
+        One that starts from the base is left out: a test suite migrates many empty databases.
+        """
+        for one, next_ in zip(self.running, self.running[1:], strict=False):
+            same = one.old and (one.direction, one.old, one.new) == (next_.direction, next_.old, next_.new) and one.direction == "upgrade"
+            if same and not _TROUBLE.search(self.text, one.at, next_.at):
+                return one.new
+        return ""
 
     def around(self, at: int) -> dict[str, str]:
         """Names that stand near a message: key columns in its DETAIL, verbose fields, the table of the statement it quotes."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from mend.errors import InvalidParameter
 
+COMMON = ("target", "alembic_ini", "incident", "dry_run", "approve")  # every runbook has these
 NOT_MODES = ("triage", "postmortem")  # notebooks that are no failure mode
 _SLUG = re.compile(r"[a-z][a-z0-9_]*")
 _TYPES: dict[str, type] = {"str": str, "bool": bool, "int": int, "float": float}
@@ -71,16 +72,22 @@ def of(slug: str) -> tuple[Parameter, ...]:
 
 
 def validated(slug: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values, each known to the runbook and of the declared type already (an int serves as a float).
+    """Every parameter of a runbook: the given values, each of the declared type already, and the defaults of the others.
 
     Raises: InvalidParameter naming the parameter, what is wrong, and near matches.
     """
     known = {parameter.name: parameter for parameter in of(slug)}
-    return {name: _typed(slug, _known(slug, name, known), value) for name, value in given.items()}
+    checked = {name: _typed(slug, _known(slug, name, known), value) for name, value in given.items()}
+    return {name: checked.get(name, parameter.default) for name, parameter in known.items()}
+
+
+def changed(slug: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not the defaults."""
+    return {p.name: values[p.name] for p in of(slug) if p.name in values and values[p.name] != p.default}
 
 
 def from_text(slug: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Values from a command line, converted by the declared type; a revision id never becomes a number.
+    """The given values from a command line, converted by the declared type; a revision id never becomes a number.
 
     Raises: InvalidParameter as for ``validated``.
     """

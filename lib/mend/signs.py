@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mend.history import History
 
 MIN_WAIT_S = 0.5  # shorter waits for a lock are everyday
+_STAMP_LOSERS = {"sql_before_configure": 0.6, "commit": 0.5, "commit_text": 0.5}  # findings of lint
 _PENDING_READ = 10  # pending revisions whose objects are looked for
 _Rows = list[dict[str, Any]]
 
@@ -48,13 +49,19 @@ class Seen:
 
 def of_files(history: History) -> list[Sign]:
     """What is wrong with the revision files alone."""
-    signs = [Sign(CONFLICT, 0.9, f"the parent {name} of a revision has no file", {"revision": name}, "files") for name in sorted(map(str, history.missing_parents))]
-    signs += [Sign(CONFLICT, 0.6, f"a revision file cannot be read: {_name(broken)}", {}, "files") for broken in history.broken]
-    heads = sorted(history.heads)
-    if len(heads) > 1:
-        labelled = any(r.labels or r.depends_on for r in history.revisions.values()) or sum(not r.down for r in history.revisions.values()) > 1
-        signs.append(Sign(CONFLICT, 0.35 if labelled else 0.7, f"there are {len(heads)} heads: {', '.join(heads)}", {}, "files"))
+    signs = [_file_sign(0.9, f"the parent {name} of revision {child} has no file", name) for child, lacking in history.missing_parents.items() for name in lacking]
+    signs += [_file_sign(0.9, f"{len(paths)} files have the revision id {name}", name) for name, paths in history.duplicates.items()]
+    signs += [_file_sign(0.9, f"revisions refer to each other in a circle: {', '.join(history.cycles)}")] if history.cycles else []
+    signs += [_file_sign(0.6, f"revision file {broken.path.name}: {broken.problem}", broken.id) for broken in history.broken]
+    if len(history.heads) > 1 and not signs:
+        # labelled branches, dependencies and several roots are everyday in some projects; two plain heads are an accident
+        meant = any(r.labels or r.depends_on for r in history.files) or sum(not r.down for r in history.files) > 1
+        signs.append(_file_sign(0.35 if meant else 0.7, f"there are {len(history.heads)} heads: {', '.join(history.heads)}"))
     return signs
+
+
+def _file_sign(confidence: float, says: str, revision: str = "") -> Sign:
+    return Sign(CONFLICT, confidence, says, {"revision": revision} if revision else {}, "files")
 
 
 def of_database(conn: Connection, history: History | None) -> Seen:
@@ -67,6 +74,7 @@ def of_database(conn: Connection, history: History | None) -> Seen:
     if history is not None:
         questions["version rows"] = lambda: _version_rows(conn, history)
         questions["pending revisions whose objects are there already"] = lambda: _lost_stamps(conn, history)
+        questions["pending revisions that lose their stamp"] = lambda: _stamp_losers(conn, history)
     signs: list[Sign] = []
     notes: list[str] = []
     for subject, ask in questions.items():
@@ -87,16 +95,15 @@ def known_rows(conn: Connection, history: History) -> tuple[str, ...]:
     return tuple(row for rows in ours for row in rows if row)
 
 
-def ancestors(history: History, revision: str) -> set[str]:
-    """Every revision below one, itself left out."""
+def _below(history: History, revision: str) -> set[str]:
+    """Every revision below one by down_revision alone: version rows of dependencies stand side by side with reason."""
     below: set[str] = set()
     left = [revision]
     while left:
         known = history.revisions.get(left.pop())
-        for parent in known.down if known else ():
-            if parent not in below:
-                below.add(parent)
-                left.append(parent)
+        new = {parent for parent in known.down if parent not in below} if known else set()
+        below |= new
+        left += new
     return below
 
 
@@ -172,24 +179,43 @@ def _version_rows(conn: Connection, history: History) -> list[Sign]:
     signs = [Sign(CONFLICT, 0.92, f"the version row {row} is known to no file", {"revision": row}) for row in rows if row not in history.revisions]
     signs += [Sign(CONFLICT, 0.92, f"the version row {row} is there {rows.count(row)} times", {"revision": row}) for row in sorted(set(rows)) if rows.count(row) > 1]
     for row in rows:
-        signs += [Sign(CONFLICT, 0.9, f"the version rows hold {row} and its ancestor {old}", {"revision": old}) for old in sorted(ancestors(history, row) & set(rows))]
+        signs += [Sign(CONFLICT, 0.9, f"the version rows hold {row} and its ancestor {old}", {"revision": old}) for old in sorted(_below(history, row) & set(rows))]
     return signs
 
 
 def _lost_stamps(conn: Connection, history: History) -> list[Sign]:
     """Pending revisions that create what is there already: applied by half, or wholly but never stamped."""
+    from mend.history import pending
+
     rows = known_rows(conn, history)
-    applied = {a for row in rows for a in (row, *ancestors(history, row))}
-    pending = [r for r in history.revisions.values() if r.id not in applied]
     signs = []
-    for revision in pending[:_PENDING_READ] if rows else []:
-        wanted = creates(Path(revision.path))
+    for name in pending(history, rows)[:_PENDING_READ] if rows else ():
+        revision = history.revisions[name]
+        wanted = creates(revision.path)
         there = [o for o in _present(conn, wanted) if o["present"]]
         if there:
             share = "everything" if len(there) == len(wanted) else f"{len(there)} of {len(wanted)} objects"
             names = ", ".join(sorted(_plain(o["table_name"] + "." + o["name"] if o["kind"] == "column" else o["name"]) for o in there)[:5])
-            signs.append(Sign(FAILED, 0.8, f"revision {revision.id} is pending, but {share} that it creates is there already: {names}", {"revision": revision.id}))
+            signs.append(Sign(FAILED, 0.8, f"revision {revision.id} is pending, but there already is {share} that it creates: {names}", {"revision": revision.id}))
     return signs
+
+
+def _stamp_losers(conn: Connection, history: History) -> list[Sign]:
+    """What in env.py or a pending revision makes alembic exit with 0 and forget: told from the files, so of the source "files"."""
+    from mend.history import pending
+    from mend.lint import lint_files
+
+    waiting = pending(history, known_rows(conn, history))[:_PENDING_READ]
+    found = lint_files(history.env_py, [history.revisions[name].path for name in waiting]) if waiting else []
+    return [
+        Sign(FAILED, _STAMP_LOSERS[finding], f"{Path(file).name}, line {line}, {says}", {"revision": _named(history, file) or waiting[0]}, "files")
+        for file, line, finding, says in found
+        if finding in _STAMP_LOSERS
+    ]
+
+
+def _named(history: History, file: str) -> str:
+    return next((revision.id for revision in history.files if str(revision.path) == file), "")
 
 
 def _present(conn: Connection, wanted: list[tuple[str, str, str]]) -> _Rows:
@@ -246,8 +272,3 @@ def _quoted(schema: str, name: str) -> str:
 
 def _plain(name: str) -> str:
     return name.replace('"', "")
-
-
-def _name(broken: Any) -> str:
-    """A broken file's name, whether history gives its path or its revision."""
-    return Path(str(getattr(broken, "path", broken))).name

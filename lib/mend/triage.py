@@ -154,10 +154,12 @@ def _chained(found: list[Sign], error: ErrorText) -> list[Sign]:
         halfway = [Sign(FAILED, 0.95, "the statement that failed ran outside a transaction: what came before it is committed, and an index it was building is INVALID", {}, "text")]
     elif causes and error.commits_midway:
         halfway = [Sign(FAILED, 0.6, "a concurrent index build failed, and leaves an INVALID index", {}, "text")]
+    if again := error.run_again():
+        halfway.append(Sign(FAILED, 0.6, f"{again} is run again though its first run showed no error: the version table did not come to it", {"revision": again}, "text"))
     if found and "downgrade" in error.context:
         halfway.append(Sign(ROLLBACK, 0.9, "the error came up in a downgrade", {}, "text"))
     ceiling = max((s.confidence for s in halfway), default=1.0) - 0.05
-    lowered = [replace(s, confidence=min(s.confidence, ceiling)) if s in causes and halfway else s for s in found]
+    lowered = [replace(s, confidence=min(s.confidence, ceiling)) if s in causes and (earlier or error.commits_midway) else s for s in found]
     return [_with_revision(sign, error.revision()) for sign in [*lowered, *halfway]]
 
 
@@ -174,7 +176,7 @@ def _of_target(target: Target, history: History | None, error: ErrorText, *, fai
             rows = signs.known_rows(conn, history)
         except MendError:
             return seen  # of_database has said already that the version rows could not be read
-    reached = {a for row in rows for a in (row, *signs.ancestors(history, row))}
+    reached = history.ancestors(rows)
     return replace(seen, signs=(*seen.signs, *_unstamped(error, reached, failed=failed)))
 
 
@@ -203,7 +205,7 @@ def _finding(slug: str, found: list[Sign], target: Target | None, alembic_ini: P
     return Finding(slug, min(_MOST, 1 - doubt), evidence, merged, _command(slug, merged, target, alembic_ini))
 
 
-def _default_ini(target: Target) -> Path | None:
+def default_ini(target: Target) -> Path | None:
     """The alembic.ini that goes with a target by itself: of mend.toml, or of the lab's incident."""
     if target.name != "lab":
         return target.settings.alembic_ini
@@ -218,7 +220,7 @@ def _command(slug: str, found: dict[str, Any], target: Target | None, alembic_in
         return NO_RUNBOOK
     declared = {parameter.name: parameter for parameter in parameters.of(slug)}
     words = ["mend", "plan", slug, "-t", target.name if target else ANY_TARGET]
-    if target is None or (alembic_ini is not None and alembic_ini != _default_ini(target)):
+    if target is None or (alembic_ini is not None and alembic_ini != default_ini(target)):
         words += ["-a", str(alembic_ini or "alembic.ini")]
     for name, value in found.items():
         if name in declared and type(value) is declared[name].type:

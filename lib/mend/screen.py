@@ -1,0 +1,58 @@
+"""What the command line prints: answers on stdout, progress on stderr; colour only where a terminal is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    _progress(line, "dim")
+
+
+def heading(line: str) -> None:
+    """The beginning of a part."""
+    _progress(line, "bold")
+
+
+def complain(message: str) -> None:
+    """Why a command did not do what was asked."""
+    _progress(f"mend: {message}", "red")
+
+
+def out(text: str) -> None:
+    """A line of the answer.  A reader that has gone away (``mend runs | head -1``) changes nothing about the outcome."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def document(content: dict[str, Any]) -> None:
+    """The one JSON document of ``--json``, with its version."""
+    out(json.dumps({"mend": 1} | content, indent=1, ensure_ascii=False, default=str))
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Columns padded to their widest value."""
+    texts = [list(names), *([str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        out("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _progress(line: str, style: str) -> None:
+    """A terminal gets colour; a log gets the plain line.  rich is loaded only for a terminal."""
+    with contextlib.suppress(BrokenPipeError):
+        if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+            from rich.console import Console
+
+            Console(stderr=True, highlight=False).print(line, style=style, markup=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
