@@ -32,6 +32,7 @@ class _Object:
     states: tuple[str | None, ...]
     live: str | None
     places: Places
+    lost: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def compare(replay: Replay, live: pandas.DataFrame, *, live_major: int = 0) -> p
 
     cross = bool(live_major) and not replay.server_version.startswith(f"{live_major}.")
     now = {(kind, identity): definition for kind, identity, definition in live[["kind", "identity", "definition"]].itertuples(index=False)}
-    verdicts = _Judge(replay.statements, now, cross=cross).verdicts()
+    verdicts = _Judge(replay.statements, now, _expected_homes(replay), cross=cross).verdicts()
     rows = [
         (one.revision, one.operation, one.op, one.index, one.says, objects_of(one.changes), verdict.state, _ran(verdict), verdict.detail, one.sql)
         for one, verdict in zip(replay.statements, verdicts, strict=True)
@@ -97,10 +98,10 @@ def objects_of(changes: Iterable[Change]) -> str:
 
 
 class _Judge:
-    def __init__(self, statements: Sequence[Statement], now: Mapping[Key, str], *, cross: bool) -> None:
+    def __init__(self, statements: Sequence[Statement], now: Mapping[Key, str], homes: frozenset[Key], *, cross: bool) -> None:
         self.statements = statements
         self.count = len(statements)
-        self.objects = _objects(statements, now, cross=cross)
+        self.objects = _objects(statements, now, homes, cross=cross)
         known = [one.places for one in self.objects.values() if one.places]
         known += [frozenset(range(n, self.count + 1)) for n, one in enumerate(statements, 1) if one.verdict == "DONE" and not one.changes]
         self.joint = reduce(frozenset.intersection, known, frozenset(range(self.count + 1)))
@@ -116,7 +117,7 @@ class _Judge:
         mine = [self.objects[c.kind, c.identity] for c in _compared(one)]
         strange = [_how(thing, number) for thing in mine if not thing.places]
         if strange:
-            return _Verdict("DIFFERENT", "; ".join(strange[:5]))
+            return _Verdict("DIFFERENT", "; ".join(dict.fromkeys(strange[:5])))
         places = self.joint or reduce(frozenset.intersection, [thing.places for thing in mine])
         if not places:
             there = [_name(thing.key) for thing in mine if min(thing.places) >= number]
@@ -166,8 +167,22 @@ def _compared(one: Statement) -> list[Change]:
     return [change for change in one.changes if change.kind not in ROLE_KINDS]
 
 
-def _objects(statements: Sequence[Statement], now: Mapping[Key, str], *, cross: bool) -> dict[Key, _Object]:
-    """Follow every object through the statements."""
+def _expected_homes(replay: Replay) -> frozenset[Key]:
+    """Tables and columns that must be there before, during and after the revision."""
+    base = () if replay.base is None else zip(replay.base["kind"], replay.base["identity"], strict=True)
+    touched = {(change.kind, change.identity) for one in replay.statements for change in one.changes}
+    return frozenset((kind, identity) for kind, identity in base if kind in ("table", "column") and (kind, identity) not in touched)
+
+
+def _home(key: Key) -> tuple[Key, ...]:
+    """What an object lies in: a default in a column, a column in a table."""
+    kind, identity = key
+    owner = ("column", identity) if kind in ("default", "not_null") else ("table", re.sub(r'\.(?:"(?:[^"]|"")+"|[^."]+)$', "", identity))
+    return (owner, *_home(owner)) if owner[0] == "column" else (owner,)
+
+
+def _objects(statements: Sequence[Statement], now: Mapping[Key, str], homes: frozenset[Key], *, cross: bool) -> dict[Key, _Object]:
+    """Follow every object through the statements.  One whose table is missing is in no state: its absence means nothing."""
     states: dict[Key, list[str | None]] = {}
     for number, one in enumerate(statements, 1):
         for change in _compared(one):
@@ -177,7 +192,8 @@ def _objects(statements: Sequence[Statement], now: Mapping[Key, str], *, cross: 
     for key, line in states.items():
         live = now.get(key)
         fits = frozenset(n for n, state in enumerate(line) if _level(key[0], state, cross=cross) == _level(key[0], live, cross=cross))
-        found[key] = _Object(key, tuple(line), live, fits)
+        lost = next((home for home in _home(key) if home in homes and home not in now), None)
+        found[key] = _Object(key, tuple(line), live, frozenset() if lost else fits, _name(lost) if lost else "")
     return found
 
 
@@ -197,6 +213,8 @@ def _how(thing: _Object, number: int) -> str:
     """In what an object is neither as before nor as after this statement."""
     kind, identity = thing.key
     expected, live = thing.states[number], thing.live
+    if thing.lost:
+        return f"{thing.lost} is missing"
     if kind == "index" and live and expected:
         definition, state = index_state(live)
         if state and definition == expected:

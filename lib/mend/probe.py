@@ -402,7 +402,6 @@ class Recorder:
         self.warnings: list[str] = []
         self.draft: Optional[dict[str, Any]] = None
         self.failed_sql = ""
-        self.earlier_commit = ""
         self._label: Optional[list[str]] = None
         self._counted: Optional[list[str]] = None
         self._operation = 0
@@ -534,8 +533,6 @@ class Recorder:
     def _commit(self, conn: Any) -> None:
         if self.inside:
             self._boundary = True
-        elif self.now:
-            self.earlier_commit = self.now
 
     def _rollback(self, conn: Any) -> None:
         if self.inside and self.statements:
@@ -826,23 +823,23 @@ def describe(context: Any) -> dict[str, Any]:
 
 
 def tell_replay(project: Project, recorder: Recorder) -> None:
-    """Actions ``replay`` and ``trial``: run the history up to the revision and tell what the revision itself does."""
+    """Actions ``replay`` and ``trial``: come to the revision's parents, run the revision, tell what it does."""
     asked, wire = project.asked, project.wire
-    trial = asked["action"] == "trial"
+    parents, trial = asked["parents"], asked["action"] == "trial"
     recorder.listen()
     if trial:
         Trial(recorder)
-        MigrationContext.get_current_heads = lambda self: tuple(asked["heads"])  # type: ignore[method-assign]
-    _make_version_schema()
+        MigrationContext.get_current_heads = lambda self: tuple(parents)  # type: ignore[method-assign]
+    else:
+        start_at(parents)
 
-    def work(heads: Any, context: Any) -> Iterator[Any]:
+    def work(heads: Any, context: Any) -> list[Any]:
         wire.tell("context", version_table=context.version_table, version_table_schema=context.version_table_schema)
         steps = list(project.script._upgrade_revs(recorder.revision, heads))
-        for number, step in enumerate(steps, 1):
-            identity = step.revision.revision
-            wire.tell("revision", revision=identity, number=number, of=len(steps))
-            step.migration_fn = _watched(step.migration_fn, identity, context, recorder, trial)
-            yield step
+        if [step.revision.revision for step in steps] != [recorder.revision]:
+            raise Refused("alembic would not run revision %s alone" % recorder.revision)
+        steps[0].migration_fn = _watched(steps[0].migration_fn, context, recorder, trial)
+        return steps
 
     try:
         project.run(work, recorder.revision)
@@ -852,13 +849,13 @@ def tell_replay(project: Project, recorder: Recorder) -> None:
     wire.tell("done", modules=project.modules(), **versions())
 
 
-def _watched(upgrade: Callable[..., Any], identity: str, context: Any, recorder: Recorder, trial: bool) -> Callable[..., Any]:
+def _watched(upgrade: Callable[..., Any], context: Any, recorder: Recorder, trial: bool) -> Callable[..., Any]:
     def run(**keywords: Any) -> None:
-        recorder.now = identity
-        if identity != recorder.revision:
+        if recorder.now:
+            recorder.warnings.append("env.py runs this revision several times: the first is shown")
             upgrade(**keywords)
             return
-        _mend_transaction(context, recorder)
+        recorder.now = recorder.revision
         recorder.enter(context.connection)
         recorder.wire.tell("base", rows=[[kind, name, text] for (kind, name), text in sorted(recorder.seen.items())])
         recorder.follow(upgrade, keywords)
@@ -868,16 +865,56 @@ def _watched(upgrade: Callable[..., Any], identity: str, context: Any, recorder:
     return run
 
 
-def _mend_transaction(context: Any, recorder: Recorder) -> None:
-    """An earlier revision that commits by itself leaves alembic's transaction dead: give this one a living one.
+def build_parents(project: Project, recorder: Recorder) -> None:
+    """Run the history up to the revision's parents.
 
-    Else this revision would be judged ("not stamped", "nothing persisted") for what an earlier one did.
+    Each revision is committed on the driver, whatever env.py does about transactions: a commit that an earlier revision makes
+    by itself, or one that env.py never makes, must not be taken for a fault of the revision of interest.
     """
-    dead = context._transaction is not None and not context._transaction.is_active
-    if dead and hasattr(context.connection, "commit"):
-        context.connection.commit()
-        context._transaction = context.connection.begin()
-        recorder.warnings.append("revision %s commits by itself: alembic loses its version row" % recorder.earlier_commit)
+    parents = project.asked["parents"]
+    start_at(project.asked.get("start") or [])
+
+    def committed(upgrade: Callable[..., Any], identity: str, context: Any) -> Callable[..., Any]:
+        def run(**keywords: Any) -> None:
+            recorder.now = identity
+            upgrade(**keywords)
+            context.connection.connection.commit()
+
+        return run
+
+    def work(heads: Any, context: Any) -> Iterator[Any]:
+        for parent in parents:
+            steps = list(project.script._upgrade_revs(parent, heads))
+            for number, step in enumerate(steps, 1):
+                identity = step.revision.revision
+                project.wire.tell("revision", revision=identity, number=number, of=len(steps) + 1)
+                step.migration_fn = committed(step.migration_fn, identity, context)
+                yield step
+            heads = context.get_current_heads()
+
+    project.run(work, parents[-1])
+
+
+def start_at(revisions: list[str]) -> None:
+    """Have alembic find these version rows, and put them there: what an earlier run left out of the table is made good."""
+    _make_version_schema()
+    found_heads = MigrationContext.get_current_heads
+    done: list[bool] = []
+
+    def heads(self: Any) -> tuple[str, ...]:
+        found = found_heads(self)
+        if done or not revisions or set(found) == set(revisions):
+            return found
+        self._ensure_version_table()
+        table = ".".join('"%s"' % name.replace('"', '""') for name in (self.version_table_schema, self.version_table) if name)
+        query(self.connection, "delete from " + table)
+        for revision in revisions:
+            query(self.connection, "insert into %s values (%s)" % (table, literal(revision)))
+        self.connection.connection.commit()
+        done.append(True)
+        return tuple(revisions)
+
+    MigrationContext.get_current_heads = heads  # type: ignore[method-assign]
 
 
 def _make_version_schema() -> None:
@@ -963,8 +1000,19 @@ def main() -> None:
 
     sys.excepthook = tell_error
     wire.tell("hello", **versions())
+    first = asked["action"] == "replay" and asked["parents"] and asked["parents"] != asked.get("start")
+    # The parents are built in a process of their own, as in real life: revisions keep state in modules, and SQLAlchemy
+    # remembers the enums that it made.  A fork spares the second import of alembic.
+    child = os.fork() if first else 0
+    if child:
+        if os.waitpid(child, 0)[1]:
+            os._exit(1)  # it told why
     connects = Connects(asked)
     project = Project(asked, wire)
+    if first and not child:
+        assert recorder is not None
+        build_parents(project, recorder)
+        os._exit(0)
     if recorder is None:
         tell_environment(project, connects)
     elif asked["action"] == "upgrade":

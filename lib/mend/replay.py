@@ -181,10 +181,11 @@ class _Run:
         with self.scratch.database() as place:
             self.progress(0, 1, "copying the live schema")
             copy_schema(live, place, major=self.scratch.major)
-            return self._ask("trial", place, heads=list(self.history.parents(self.revision)))
+            return self._ask("trial", place)
 
     def _ask(self, action: str, place: Mapping[str, str], **more: Any) -> list[Event]:
-        request = {"action": action, "revision": self.revision, "snapshot_sql": SNAPSHOT_SQL, "scratch": dict(place), **more}
+        parents = [one for one in self.history.ordered() if one in self.history.parents(self.revision)]
+        request = {"action": action, "revision": self.revision, "parents": parents, "snapshot_sql": SNAPSHOT_SQL, "scratch": dict(place), **more}
         events = ask(self.project, request, timeout_s=self.timeout_s, on_event=self._show)
         return [*events[:-1], {"event": "seen", **self._look(events, place)}, events[-1]] if _reached(events) else events
 
