@@ -99,7 +99,11 @@ def summary(run_id: str, events: Sequence[Event], *, files: Mapping[str, str], l
 def _counts(events: Sequence[Event]) -> dict[str, int]:
     answered = checks(events)
     done = {event.payload.get("step"): event.payload.get("rows") or 0 for event in events if event.kind == "step_done"}
-    resolved = {e.payload.get("step") for e in events if e.kind == "step_resolved" and e.payload.get("outcome") in ("committed", "done")}
+    resolved = {
+        e.payload.get("step")
+        for e in events
+        if e.kind == "step_resolved" and e.payload.get("outcome") in ("committed", "done")
+    }
     planned = last(events, "planned").get("steps", 0)
     return {
         "checks": len(answered),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import secrets as random
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mend import account, integrity, journal, leaks, parameters, settings
+from mend import account, integrity, journal, leaks, provenance, settings
 from mend.errors import InvalidParameter, LeakFound, RecordDamaged, RunNotFound
 from mend.files import write_atomic
 from mend.integrity import JOURNAL, NOTEBOOK, PLAN, REPORT, SUMMARY, Verdict
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 Action = Literal["plan", "apply", "undo", "resume", "open"]
 
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[a-z][a-z0-9_]*-[0-9a-f]{6}")
-_LIBRARIES = ("alembic", "sqlalchemy", "psycopg", "papermill")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,9 @@ class Record:
         try:
             return from_record(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
-            raise RecordDamaged(f"{path} is not a plan that mend wrote: {error}. Nothing was changed. Make a new plan.") from error
+            raise RecordDamaged(
+                f"{path} is not a plan that mend wrote: {error}. Nothing was changed. Make a new plan."
+            ) from error
 
     def summary(self) -> dict[str, Any]:
         """record.json, or {} while the run is not sealed."""
@@ -95,11 +95,11 @@ def create(slug: str, *, action: Action, parameters: Mapping[str, Any], incident
 
     Raises: InvalidParameter if there is no such runbook, or outputs/ cannot be written.
     """
-    runbook = _runbook(slug)
+    runbook = provenance.runbook(slug)
     record = Record(_new_folder(slug))
     record.journal.append("run_opened", {
         "slug": slug, "action": action, "of": of, "incident": incident, "parameters": dict(parameters),
-        "who": {"os_user": _os_user(), "host": os.uname().nodename}, "runbook": runbook, "versions": _versions(),
+        "who": provenance.who(), "runbook": runbook, "versions": provenance.versions(),
     })  # fmt: skip
     return record
 
@@ -112,53 +112,20 @@ def _new_folder(slug: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o750)  # never an existing one: two runs do not share a record
     except OSError as error:
-        raise InvalidParameter(f"{folder} cannot be written: {error.strerror}. Nothing was changed. Set MEND_OUTPUTS to a folder that can.") from error
+        raise InvalidParameter(
+            f"{folder} cannot be written: {error.strerror}. Nothing was changed. Set MEND_OUTPUTS to a folder that can."
+        ) from error
     return path
-
-
-def _runbook(slug: str) -> dict[str, str]:
-    path = parameters.notebook(slug)
-    return {"path": path.name, "sha256": journal.sha256(path.read_bytes()), "commit": _commit(path.parent)}
-
-
-def _commit(folder: Path) -> str:
-    """The commit that a checkout stands at, read without git; '' elsewhere."""
-    git = folder.parent / ".git"
-    try:
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        if not head.startswith("ref: "):
-            return head
-        loose, packed = git / head[5:], git / "packed-refs"
-        if loose.exists():
-            return loose.read_text(encoding="utf-8").strip()
-        return next((line.split()[0] for line in packed.read_text(encoding="utf-8").splitlines() if line.endswith(" " + head[5:])), "")
-    except OSError:
-        return ""
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-    from platform import python_version
-
-    return {"mend": version("mend"), "python": python_version(), **{name: version(name) for name in _LIBRARIES}}
-
-
-def _os_user() -> str:
-    """Who runs this, also where the user id has no name (containers)."""
-    import getpass
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid {os.getuid()}"
-    behind = os.environ.get("SUDO_USER", "")
-    return f"{user} (sudo by {behind})" if behind and behind != user else user
 
 
 def runs(incident: str = "") -> list[Record]:
     """The records in outputs/, newest first; with ``incident``, only those that belong to it."""
     folder = settings.outputs()
-    found = [Record(path) for path in folder.iterdir() if _RUN_ID.fullmatch(path.name) and path.is_dir()] if folder.is_dir() else []
+    found = (
+        [Record(path) for path in folder.iterdir() if _RUN_ID.fullmatch(path.name) and path.is_dir()]
+        if folder.is_dir()
+        else []
+    )
     found.sort(key=lambda record: (record.run_id[:16], _opened_ns(record)), reverse=True)
     return [record for record in found if not incident or record.opened.get("incident") == incident]
 
@@ -179,14 +146,18 @@ def find(run_id: str) -> Record:
     """
     known = runs()
     exact = [record for record in known if record.run_id == run_id]
-    found = exact or [record for record in known if run_id and (record.run_id.startswith(run_id) or record.run_id.endswith(run_id))]
+    found = exact or [
+        record for record in known if run_id and (record.run_id.startswith(run_id) or record.run_id.endswith(run_id))
+    ]
     if len(found) == 1:
         return found[0]
     names = [record.run_id for record in known]
     near = [record.run_id for record in found] or difflib.get_close_matches(run_id, names, n=3, cutoff=0.5) or names[:3]
     what = f"{len(found)} runs are called {run_id!r}" if found else f"No run is called {run_id!r}"
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    raise RunNotFound(f"{what} in {settings.outputs()}. Nothing was changed.{hint} `mend runs` lists what there is.", near=near)
+    raise RunNotFound(
+        f"{what} in {settings.outputs()}. Nothing was changed.{hint} `mend runs` lists what there is.", near=near
+    )
 
 
 def children(run_id: str) -> list[Record]:
@@ -199,7 +170,9 @@ def document(record: Record) -> dict[str, Any]:
     return account.document(record.run_id, str(record.path), record.journal.events(), record.plan())
 
 
-def seal(record: Record, *, secrets: Sequence[str] = (), notebook: Path | Mapping[str, Any] | None = None) -> dict[str, Any]:
+def seal(
+    record: Record, *, secrets: Sequence[str] = (), notebook: Path | Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Finish a record: look for secrets, write report.html, then record.json over everything.
 
     May be called again; the record is then sealed as it stands.
@@ -230,7 +203,10 @@ def seal(record: Record, *, secrets: Sequence[str] = (), notebook: Path | Mappin
     content = account.summary(record.run_id, events, files=integrity.hashes(record.path), leak=leak)
     record.save(SUMMARY, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if leak:
-        raise LeakFound(f"{record.path / leak} holds a secret. The record was not archived. Remove the secret from the file and rotate it.", file=leak)
+        raise LeakFound(
+            f"{record.path / leak} holds a secret. The record was not archived. Remove the secret from the file and rotate it.",
+            file=leak,
+        )
     return content
 
 
@@ -250,7 +226,11 @@ def rebuild(template: Path, cells: Sequence[tuple[str, Sequence[Mapping[str, str
     notebook: dict[str, Any] = json.loads(template.read_text(encoding="utf-8"))
     at = -1
     for count, (source, outputs) in enumerate(cells, start=1):
-        same = [n for n, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code" and "".join(cell["source"]).strip() == source.strip()]
+        same = [
+            n
+            for n, cell in enumerate(notebook["cells"])
+            if cell["cell_type"] == "code" and "".join(cell["source"]).strip() == source.strip()
+        ]
         if same:
             at = same[0]
         else:
@@ -264,8 +244,22 @@ def rebuild(template: Path, cells: Sequence[tuple[str, Sequence[Mapping[str, str
 def _plain_words(record: Record, events: Sequence[journal.Event]) -> set[str]:
     """What a record says for other reasons than to give a password away."""
     target, opened = account.last(events, "target_seen"), record.opened
-    said = [target.get("role"), target.get("session_role"), target.get("database"), opened.get("slug"), *opened.get("who", {}).values()]
-    return {str(word) for word in said if word} | {"postgres", "postgresql", "password", "alembic", "public", "mend", "localhost"}
+    said = [
+        target.get("role"),
+        target.get("session_role"),
+        target.get("database"),
+        opened.get("slug"),
+        *opened.get("who", {}).values(),
+    ]
+    return {str(word) for word in said if word} | {
+        "postgres",
+        "postgresql",
+        "password",
+        "alembic",
+        "public",
+        "mend",
+        "localhost",
+    }
 
 
 def verify(record: Record) -> Verdict:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from mend.stop import Stop
 
 _ARGV = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.hist_file=:memory:"]
-_IPC = {"transport": "ipc"}  # sockets in a folder of our own: nobody else on this host reads code and results in passing
+_IPC = {
+    "transport": "ipc"
+}  # sockets in a folder of our own: nobody else on this host reads code and results in passing
 
 
 class Kernel(AsyncKernelManager):
@@ -59,7 +61,15 @@ def papermill(template: Path, output: Path, given: dict[str, Any], *, kernel: Ke
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it logs the errors that we report
     try:
         execute_notebook(
-            str(template), None, given, engine_name="mend", progress_bar=False, km=kernel, stop=stop, save_to=output, store_widget_state=True
+            str(template),
+            None,
+            given,
+            engine_name="mend",
+            progress_bar=False,
+            km=kernel,
+            stop=stop,
+            save_to=output,
+            store_widget_state=True,
         )
     except PapermillExecutionError as error:
         return f"The notebook failed in a cell: {error.ename}: {str(error.evalue)[:500]}".rstrip(".") + "."
@@ -72,12 +82,24 @@ def papermill(template: Path, output: Path, given: dict[str, Any], *, kernel: Ke
     return ""
 
 
-def run(nb: Any, *, output_path: str | None = None, save_to: Path | None = None, stop: Stop | None = None, km: Kernel | None = None, **options: Any) -> Any:
+def run(
+    nb: Any,
+    *,
+    output_path: str | None = None,
+    save_to: Path | None = None,
+    stop: Stop | None = None,
+    km: Kernel | None = None,
+    **options: Any,
+) -> Any:
     """What papermill asks of an engine: run the cells of ``nb``, save it as it goes, return it."""
     from mend.story import Client, Story
 
     story = Story(nb, output_path=output_path, save_to=save_to)
-    options = {key: value for key, value in options.items() if key in ("log_output", "stdout_file", "stderr_file", "store_widget_state")} | {
+    options = {
+        key: value
+        for key, value in options.items()
+        if key in ("log_output", "stdout_file", "stderr_file", "store_widget_state")
+    } | {
         "timeout": options.get("execution_timeout"),
         "startup_timeout": options.get("start_timeout", 60),
     }

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mend import account, errors, parameters
-from mend.archive import NOTEBOOK, Record
+from mend.archive import Record
 from mend.errors import Interrupted, MendError, OutcomeUnknown
+from mend.integrity import NOTEBOOK
 from mend.narrate import narrated
 from mend.stop import Stop
 
@@ -44,7 +45,14 @@ class MendEngine:
         return language or "python"
 
 
-def execute(record: Record, slug: str, given: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, progress: Progress | None = None) -> None:
+def execute(
+    record: Record,
+    slug: str,
+    given: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Run a runbook from its template into ``record``, in a kernel of this interpreter.
 
     Parameters
@@ -84,7 +92,11 @@ def _import_ahead() -> None:
 def _environment(record: Record, extra: Mapping[str, str] | None) -> dict[str, str]:
     """The kernel's environment: ours, and which run it works for."""
     opened = record.opened
-    run = {"MEND_RUN": str(record.path), "MEND_ACTION": str(opened.get("action", "")), "MEND_OF": str(opened.get("of", ""))}
+    run = {
+        "MEND_RUN": str(record.path),
+        "MEND_ACTION": str(opened.get("action", "")),
+        "MEND_OF": str(opened.get("of", "")),
+    }
     ours = {key: value for key, value in os.environ.items() if key != "MEND_INTERACTIVE"}
     return {**ours, **(extra or {}), **run, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
@@ -94,7 +106,9 @@ def _close(record: Record, trouble: str, stop: Stop) -> None:
     events = record.journal.events()
     if not account.is_closed(events):
         error = _unclosed(record, events, trouble, stop)
-        record.journal.append("failed", {"error": type(error).__name__, "message": error.message, "exit_code": error.exit_code})
+        record.journal.append(
+            "failed", {"error": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
+        )
         raise error
     if failed := account.error(events):
         kind = getattr(errors, str(failed.get("error")), MendError)
@@ -105,11 +119,19 @@ def _unclosed(record: Record, events: Sequence[Any], trouble: str, stop: Stop) -
     """The error of a run that ended without a word of its own."""
     applied = any(event.kind == "apply_started" for event in events)
     step = account.step_in_the_air(events)
-    what = f"The run was interrupted ({stop.signal_name})." if stop.requested else trouble or "The notebook ended without closing the run."
+    what = (
+        f"The run was interrupted ({stop.signal_name})."
+        if stop.requested
+        else trouble or "The notebook ended without closing the run."
+    )
     if step is not None:
-        return OutcomeUnknown(f"{what} Step {step + 1} was under way; it is not known whether it took effect. `mend resume {record.run_id}` asks the database.")
+        return OutcomeUnknown(
+            f"{what} Step {step + 1} was under way; it is not known whether it took effect. `mend resume {record.run_id}` asks the database."
+        )
     if applied:
-        return Interrupted(f"{what} The steps before are done and journaled. `mend resume {record.run_id}` goes on from there.")
+        return Interrupted(
+            f"{what} The steps before are done and journaled. `mend resume {record.run_id}` goes on from there."
+        )
     if stop.requested or trouble.startswith("The kernel died"):
         return Interrupted(f"{what} Nothing was changed. Run it again.")
     return MendError(f"{what} Nothing was changed. Read {record.path / NOTEBOOK}.")
@@ -120,4 +142,10 @@ def open_in_lab(record: Record, slug: str, given: Mapping[str, Any], *, options:
     _stub_slow_import()
     from mend import jupyterlab
 
-    return jupyterlab.serve(record, parameters.notebook(slug), dict(given), environ=_environment(record, {"MEND_INTERACTIVE": "1"}), options=options)
+    return jupyterlab.serve(
+        record,
+        parameters.notebook(slug),
+        dict(given),
+        environ=_environment(record, {"MEND_INTERACTIVE": "1"}),
+        options=options,
+    )

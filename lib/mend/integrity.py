@@ -28,7 +28,11 @@ class Verdict:
 
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of the record but record.json itself and what JupyterLab still writes."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.name not in (SUMMARY, WORKING))
+    names = sorted(
+        p.name
+        for p in folder.iterdir()
+        if p.is_file() and not p.name.startswith(".") and p.name not in (SUMMARY, WORKING)
+    )
     return {name: journal.sha256((folder / name).read_bytes()) for name in names}
 
 
@@ -72,7 +76,9 @@ def _unsealed(folder: Path) -> tuple[State, str]:
         events = _events(folder)
     except RecordDamaged as damage:
         return ("unfinished" if _is_cut(folder / JOURNAL) else "edited"), damage.message
-    return "unfinished", "it was never sealed" + ("" if account.is_closed(events) else ", and the journal does not say how it ended")
+    return "unfinished", "it was never sealed" + (
+        "" if account.is_closed(events) else ", and the journal does not say how it ended"
+    )
 
 
 def _journal_verdict(folder: Path, kept: Mapping[str, Any]) -> tuple[State, str] | None:
@@ -125,7 +131,11 @@ def against(folder: Path, anchor: tuple[int, str] | None) -> Verdict:
     events = _events(folder)
     if anchor is None:
         ran = any(event.kind == "applied" for event in events)
-        return Verdict(folder.name, "edited", "the target knows nothing of this run, which says that it applied a plan") if ran else verdict
+        return (
+            Verdict(folder.name, "edited", "the target knows nothing of this run, which says that it applied a plan")
+            if ran
+            else verdict
+        )
     length, head = anchor
     if len(events) < length:
         return Verdict(folder.name, "truncated", f"{JOURNAL} has {len(events)} events; the target remembers {length}")

@@ -21,16 +21,22 @@ from mend.integrity import WORKING
 _NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 
 
-def serve(record: Record, template: Path, given: dict[str, Any], *, environ: Mapping[str, str], options: Sequence[str] = ()) -> int:
+def serve(
+    record: Record, template: Path, given: dict[str, Any], *, environ: Mapping[str, str], options: Sequence[str] = ()
+) -> int:
     """Write the working copy and run JupyterLab on it until it is stopped; returns its exit code."""
     write_copy(record, template, given)
     token, port = secrets.token_urlsafe(24), _free_port()
     url = f"http://127.0.0.1:{port}/lab/tree/{WORKING}?token={token}"
     with tempfile.TemporaryDirectory(prefix="mend-lab-") as folder:
         command = [*_command(record, folder, port), *options]
-        env = {**environ, **_places(), "JUPYTER_TOKEN": token}  # in the environment: a command line is there for all to read
+        env = {
+            **environ,
+            **_places(),
+            "JUPYTER_TOKEN": token,
+        }  # in the environment: a command line is there for all to read
         print(f"Run {record.run_id}\nOpen {url}\nStop with Ctrl-C.", flush=True)
-        return _wait(subprocess.Popen(command, env=env))  # noqa: S603 our own interpreter
+        return _wait(subprocess.Popen(command, env=env))
 
 
 def write_copy(record: Record, template: Path, given: Mapping[str, Any]) -> None:

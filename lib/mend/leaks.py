@@ -16,7 +16,10 @@ SHORT = 6  # shorter secrets occur by chance
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.]*://[^\s:/@'\"<>\\]*:(?P<secret>[^\s@'\"<>\\/]+)@", re.IGNORECASE)
 _KEYWORD = re.compile(r"\b(?:pg)?password=(?P<quote>\\?['\"])?(?P<secret>[^\s'\"&\\<>;,)]+)", re.IGNORECASE)
 # what stands after password= in code and SQL without being one: a placeholder, an empty value, a name that is read elsewhere
-_HARMLESS = re.compile(r"\*+|x{3,}|…|\.{3}|null|none|true|false|not|:\w+|\$\d+|\$?\{.*|%.*|\?|[a-z_][\w.]*[(\[].*|self\.\w+|os\..*|settings\.\w+", re.IGNORECASE)
+_HARMLESS = re.compile(
+    r"\*+|x{3,}|…|\.{3}|null|none|true|false|not|:\w+|\$\d+|\$?\{.*|%.*|\?|[a-z_][\w.]*[(\[].*|self\.\w+|os\..*|settings\.\w+",
+    re.IGNORECASE,
+)
 
 
 def scan(folder: Path, *, secrets: Iterable[str], words: Collection[str] = ()) -> str:
@@ -28,7 +31,9 @@ def scan(folder: Path, *, secrets: Iterable[str], words: Collection[str] = ()) -
     words : what a record says anyway (role, database, host); a secret that is one of them counts only as a password
     """
     known = {secret for secret in secrets if secret}
-    plain = {secret for secret in known if len(secret) < SHORT or secret.casefold() in {word.casefold() for word in words}}
+    plain = {
+        secret for secret in known if len(secret) < SHORT or secret.casefold() in {word.casefold() for word in words}
+    }
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if leaks(path.read_text(encoding="utf-8", errors="replace"), known - plain, plain):
             return path.relative_to(folder).as_posix()

@@ -13,7 +13,19 @@ from typing import Any
 
 ROWS = 20  # more are counted, not shown: a record is no place for a table's content
 _LONGEST = 400  # characters of one value
-_CODE_COLUMNS = {"sql", "definition", "before", "after", "objects", "operation", "identity", "query", "lock", "mode", "relation"}
+_CODE_COLUMNS = {
+    "sql",
+    "definition",
+    "before",
+    "after",
+    "objects",
+    "operation",
+    "identity",
+    "query",
+    "lock",
+    "mode",
+    "relation",
+}
 _TONES = {
     "healthy": "ok", "completed": "ok", "applied": "ok", "whole": "ok", "DONE": "ok", "yes": "ok",
     "found": "warn", "planned": "note", "DIFFERENT": "bad", "INVALID": "bad", "failed": "bad", "unknown": "bad",
@@ -127,7 +139,12 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, total: i
     if not columns:
         return ""
     visible = rows[:ROWS]
-    numeric = {c for c in columns if visible and all(_is_number(row.get(c)) or row.get(c) is None for row in visible)}
+    numeric = {
+        c
+        for c in columns
+        if any(_is_number(row.get(c)) for row in visible)
+        and all(_is_number(row.get(c)) or row.get(c) is None for row in visible)
+    }
     head = "".join(f"<th{_class('number' if c in numeric else '')}>{escape(c.replace('_', ' '))}</th>" for c in columns)
     body = "".join("<tr>" + "".join(_cell(c, row.get(c)) for c in columns) + "</tr>" for row in visible)
     count = len(rows) if total is None else total
@@ -138,10 +155,16 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, total: i
 
 def facts(pairs: Mapping[str, str]) -> str:
     """Short facts in one line: name and value; empty ones are left out."""
-    return '<div class="mend-facts">' + "".join(f"<span>{escape(k)} <b>{escape(v)}</b></span>" for k, v in pairs.items() if v) + "</div>"
+    return (
+        '<div class="mend-facts">'
+        + "".join(f"<span>{escape(k)} <b>{escape(v)}</b></span>" for k, v in pairs.items() if v)
+        + "</div>"
+    )
 
 
-def plain_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, total: int | None = None, width: int = 44) -> str:
+def plain_table(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, total: int | None = None, width: int = 44
+) -> str:
     """The same as aligned text."""
     lines = [[c.replace("_", " ") for c in columns]]
     lines += [[textwrap.shorten(value(row.get(c)), width, placeholder="…") for c in columns] for row in rows[:ROWS]]

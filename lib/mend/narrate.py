@@ -63,7 +63,9 @@ def sentence(event: dict[str, Any]) -> str:
         case "step_started":
             return f"Step {step}: {payload.get('says')}"
         case "step_retried":
-            return f"Step {step}: no lock yet, attempt {payload.get('attempt')}; trying again in {payload.get('wait_s')} s"
+            return (
+                f"Step {step}: no lock yet, attempt {payload.get('attempt')}; trying again in {payload.get('wait_s')} s"
+            )
         case "step_failed":
             return f"Step {step} failed: {payload.get('message')}"
         case "step_done":

@@ -46,10 +46,17 @@ def page(record: Record, notebook: Path) -> str:
         kicker=escape(f"{summary['slug']} · {_ACTIONS.get(summary['action'], summary['action'])} · {record.run_id}"),
         outcome=escape(show.TITLES.get(outcome, outcome)),
         says=escape(summary["says"] or _one_line(summary)),
-        contents="".join(f'<li><a href="#{key}">{escape(words)}</a></li>' for key, words in [*told.contents, ("timeline", "Timeline")]),
+        contents="".join(
+            f'<li><a href="#{key}">{escape(words)}</a></li>'
+            for key, words in [*told.contents, ("timeline", "Timeline")]
+        ),
         heading=told.heading or f"<h1>{escape(summary['slug'])}</h1>",
         glance=_glance(record, summary, events),
-        facts="".join(f"<tr><th>{escape(key)}</th><td>{value}</td></tr>" for key, value in _facts(record, summary).items() if value),
+        facts="".join(
+            f"<tr><th>{escape(key)}</th><td>{value}</td></tr>"
+            for key, value in _facts(record, summary).items()
+            if value
+        ),
         story=f"<section>{told.body}</section>",
         timeline="".join(_line(event) for event in events),
         footer=_footer(record, events),
@@ -63,7 +70,9 @@ def _template() -> Template:
 def _one_line(summary: dict[str, Any]) -> str:
     counts, target = summary["counts"], summary["target"]
     place = f"Database {target['database']}. " if target.get("database") else ""
-    checks = f"{counts['checks']} questions asked, {counts['found']} found something" + (f", {counts['could_not_check']} could not be answered" if counts["could_not_check"] else "")
+    checks = f"{counts['checks']} questions asked, {counts['found']} found something" + (
+        f", {counts['could_not_check']} could not be answered" if counts["could_not_check"] else ""
+    )
     steps = f"; {counts['steps_done']} of {counts['steps']} steps done" if counts["steps"] else ""
     return place + (checks + steps + "." if counts["checks"] else "")
 
@@ -71,7 +80,10 @@ def _one_line(summary: dict[str, Any]) -> str:
 def _glance(record: Record, summary: dict[str, Any], events: Sequence[Event]) -> str:
     """What was found, and the next command: what a reader in a hurry came for."""
     found = [check for check in account.checks(events) if check["verdict"] != "healthy"]
-    listed = "".join(f"<li>{markup.badge(c['verdict'])} {escape(c['why'] if c['verdict'] == 'could_not_check' else c['says'])}</li>" for c in found)
+    listed = "".join(
+        f"<li>{markup.badge(c['verdict'])} {escape(c['why'] if c['verdict'] == 'could_not_check' else c['says'])}</li>"
+        for c in found
+    )
     command, words = _next(record.run_id, summary)
     if not listed and not command:
         return ""
@@ -95,16 +107,27 @@ def _facts(record: Record, summary: dict[str, Any]) -> dict[str, str]:
     """The head of the page; values are HTML."""
     who, target, versions = summary["who"], summary["target"], summary["versions"]
     pairs = {
-        "Target": " · ".join(filter(None, (target.get("name", ""), target.get("database", ""), f"PostgreSQL {target['server_version']}" if target.get("server_version") else ""))),
+        "Target": " · ".join(
+            filter(
+                None,
+                (
+                    target.get("name", ""),
+                    target.get("database", ""),
+                    f"PostgreSQL {target['server_version']}" if target.get("server_version") else "",
+                ),
+            )
+        ),
         "System identifier": str(target.get("system_identifier", "")),
         "When": _when(summary["started"], summary["ended"]),
-        "Who": f"{who.get('os_user', '')} on {who.get('host', '')}" + (f", database role {who['role']}" if who.get("role") else ""),
+        "Who": f"{who.get('os_user', '')} on {who.get('host', '')}"
+        + (f", database role {who['role']}" if who.get("role") else ""),
         "Approved by": summary["approver"],
         "Incident": summary["incident"],
         "Follows run": summary["of"],
         "Plan": summary["digest"],
         "Parameters": ", ".join(f"{key} = {value!r}" for key, value in summary["parameters"].items() if value != ""),
-        "Runbook": f"{summary['runbook'].get('path', '')}, SHA-256 {summary['runbook'].get('sha256', '')[:16]}…" + (f", commit {summary['runbook']['commit'][:12]}" if summary["runbook"].get("commit") else ""),
+        "Runbook": f"{summary['runbook'].get('path', '')}, SHA-256 {summary['runbook'].get('sha256', '')[:16]}…"
+        + (f", commit {summary['runbook']['commit'][:12]}" if summary["runbook"].get("commit") else ""),
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "Record": str(record.path.name),
     }
@@ -128,7 +151,9 @@ def _formal(event: Event) -> str:
     payload = event.payload
     match event.kind:
         case "run_opened":
-            return f"Run opened by {payload.get('who', {}).get('os_user')}: {payload.get('action')} {payload.get('slug')}"
+            return (
+                f"Run opened by {payload.get('who', {}).get('os_user')}: {payload.get('action')} {payload.get('slug')}"
+            )
         case "approved":
             return f"Plan {payload.get('digest')} approved by {payload.get('approver')} ({payload.get('how')})"
         case "step_xid":

@@ -42,12 +42,17 @@ def card(identity: Any, target_name: str, *, lab: bool) -> Shown:
     name = '<p class="mend-lab">LAB</p>' if lab else f'<p class="mend-live">{escape(target_name)}</p>'
     rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in pairs.items())
     heading = "LAB" if lab else f"Target {target_name}"
-    return shown([box("note" if lab else "bad", [name, f"<table>{rows}</table>"])], "\n".join([heading, *(f"{k}: {v}" for k, v in pairs.items())]))
+    return shown(
+        [box("note" if lab else "bad", [name, f"<table>{rows}</table>"])],
+        "\n".join([heading, *(f"{k}: {v}" for k, v in pairs.items())]),
+    )
 
 
 def parameters(declared: Iterable[Parameter], values: Mapping[str, Any]) -> Shown:
     """Each parameter with its value and what it means."""
-    rows = [{"parameter": p.name, "value": _literal(values.get(p.name, p.default)), "meaning": p.help} for p in declared]
+    rows = [
+        {"parameter": p.name, "value": _literal(values.get(p.name, p.default)), "meaning": p.help} for p in declared
+    ]
     columns = ("parameter", "value", "meaning")
     return shown([table(columns, rows)], plain_table(columns, rows, width=70))
 
@@ -67,17 +72,26 @@ def check(answered: Check | Mapping[str, Any]) -> Shown:
     parts = [
         f'<p class="mend-says">{badge(verdict)} {escape(says)}</p>',
         evidence,
-        paragraph(f"Healthy when {healthy}." if healthy else "", "dim"),
+        paragraph(f"Healthy when: {healthy}." if healthy else "", "dim"),
         folded("The SQL that ran", sql(record["sql"])) if record["sql"] else "",
     ]
-    text = f"[{verdict}] {record['question']}\n{says}\n" + (plain_table(columns, rows, total=int(record["rows"])) if rows else "")
+    text = f"[{verdict}] {record['question']}\n{says}\n" + (
+        plain_table(columns, rows, total=int(record["rows"])) if rows else ""
+    )
     return shown(parts, text)
 
 
 def verdicts(diagnosis: Diagnosis | Sequence[Mapping[str, Any]]) -> Shown:
     """Every question with its verdict, in one table."""
     records = diagnosis if isinstance(diagnosis, Sequence) else [c.as_record(sample=0) for c in diagnosis.checks]
-    rows = [{"verdict": r["verdict"], "question": r["question"], "answer": r["why"] if r["verdict"] == "could_not_check" else r["says"]} for r in records]
+    rows = [
+        {
+            "verdict": r["verdict"],
+            "question": r["question"],
+            "answer": r["why"] if r["verdict"] == "could_not_check" else r["says"],
+        }
+        for r in records
+    ]
     columns = ("verdict", "question", "answer")
     return shown([table(columns, rows)], plain_table(columns, rows, width=90))
 
@@ -85,7 +99,9 @@ def verdicts(diagnosis: Diagnosis | Sequence[Mapping[str, Any]]) -> Shown:
 def operations(rows: Any) -> Shown:
     """Each operation of a revision and whether the database holds what it makes; a frame or its records."""
     records = list(rows) if isinstance(rows, Sequence) else rows.to_dict("records")
-    columns = [c for c in ("revision", "index", "operation", "objects", "state", "detail") if not records or c in records[0]]
+    columns = [
+        c for c in ("revision", "index", "operation", "objects", "state", "detail") if not records or c in records[0]
+    ]
     return shown([table(columns, records)], plain_table(columns, records))
 
 
@@ -104,24 +120,42 @@ def plan(made: Plan) -> Shown:
 
 def _options(made: Plan) -> str:
     rows = "".join(
-        f'<tr><td><b>{escape(o.option)}</b></td><td>{_choice_badge(o, made.chosen)}</td><td>{escape(o.says)}</td><td>{escape(o.costs if o.possible else o.why_not)}</td></tr>'
+        f'<tr><td class="mend-key">{escape(o.option)}</td><td>{_choice_badge(o, made.chosen)}</td><td>{escape(o.says)}</td><td>{escape(o.costs if o.possible else o.why_not)}</td></tr>'
         for o in made.options
     )
-    return f"<table><thead><tr><th>option</th><th></th><th>does</th><th>costs</th></tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+    return (
+        f"<table><thead><tr><th>option</th><th></th><th>does</th><th>costs</th></tr></thead><tbody>{rows}</tbody></table>"
+        if rows
+        else ""
+    )
 
 
 def _choice_badge(choice: Choice, chosen: str) -> str:
-    word, kind = ("CHOSEN", "ok") if choice.option == chosen else ("POSSIBLE", "none") if choice.possible else ("NOT POSSIBLE", "none")
+    word, kind = (
+        ("CHOSEN", "ok")
+        if choice.option == chosen
+        else ("POSSIBLE", "none")
+        if choice.possible
+        else ("NOT POSSIBLE", "none")
+    )
     return f'<span class="mend-badge mend-{kind}">{word}</span>'
 
 
 def _digest(made: Plan) -> str:
     steps = f"{len(made.steps)} step" + ("" if len(made.steps) == 1 else "s")
-    return box("note", [paragraph(f"Digest of this plan ({steps})", "dim"), f'<p><span class="mend-digest">{made.digest()}</span></p>'])
+    return box(
+        "note",
+        [
+            paragraph(f"Digest of this plan ({steps})", "dim"),
+            f'<p><span class="mend-digest">{made.digest()}</span></p>',
+        ],
+    )
 
 
 def _step(n: int, step: Step) -> str:
-    locks = ", ".join(f"{lock.mode} on {lock.relation}" + (f" ({lock.note})" if lock.note else "") for lock in step.locks)
+    locks = ", ".join(
+        f"{lock.mode} on {lock.relation}" + (f" ({lock.note})" if lock.note else "") for lock in step.locks
+    )
     back = "".join(sql(s.sql()) if s.statements else paragraph(s.says) for s in step.undo)
     return "".join([
         f'<div class="mend-step"><p class="mend-says">Step {n + 1}. {escape(step.says)}</p>',
@@ -131,7 +165,7 @@ def _step(n: int, step: Step) -> str:
             "in a transaction": "yes" if step.transactional else "no",
             "rewrites the table": {True: "yes", None: "unknown"}.get(step.rewrite, "no"),
             "rows": "" if step.rows_expected is None else f"{step.rows_expected:,}",
-            "about": "" if step.estimated_s is None else f"{step.estimated_s:,.0f} s",
+            "about": "" if step.estimated_s is None else "under 1 s" if step.estimated_s < 1 else f"{step.estimated_s:,.0f} s",
         }),
         folded("How it is taken back", back) if back else "",
         box("bad", [paragraph(f"Cannot be taken back: {step.irreversible}")]) if step.irreversible else "",
@@ -140,7 +174,11 @@ def _step(n: int, step: Step) -> str:
 
 
 def _plan_text(made: Plan) -> str:
-    lines = [f"option {o.option}: {o.says}" + (" (chosen)" if o.option == made.chosen else f" (not possible: {o.why_not})" if not o.possible else "") for o in made.options]
+    lines = [
+        f"option {o.option}: {o.says}"
+        + (" (chosen)" if o.option == made.chosen else f" (not possible: {o.why_not})" if not o.possible else "")
+        for o in made.options
+    ]
     for n, step in enumerate(made.steps):
         lines += [f"step {n + 1}: {step.says}", *("    " + line for line in step.sql().splitlines())]
         lines += [f"    cannot be taken back: {step.irreversible}"] if step.irreversible else []
@@ -156,10 +194,19 @@ def undo(made: Plan, run_id: str = "") -> Shown:
     parts = [
         "" if made.steps else paragraph("Nothing here: the plan has no step."),
         f"<p>Once applied, it is taken back by <code>{escape(command)}</code>, in this order:</p>" if command else "",
-        "".join(f'<div class="mend-step"><p class="mend-says">{n + 1}. {escape(s.says)}</p>{sql(s.sql()) if s.statements else ""}</div>' for n, s in enumerate(back)),
+        "".join(
+            f'<div class="mend-step"><p class="mend-says">{n + 1}. {escape(s.says)}</p>{sql(s.sql()) if s.statements else ""}</div>'
+            for n, s in enumerate(back)
+        ),
         "".join(box("bad", [paragraph(f"Not reversible. {line}")]) for line in lasting),
     ]
-    text = "\n".join([command, *(f"{n + 1}. {s.says}\n    {s.sql()}" for n, s in enumerate(back)), *(f"not reversible: {line}" for line in lasting)])
+    text = "\n".join(
+        [
+            command,
+            *(f"{n + 1}. {s.says}\n    {s.sql()}" for n, s in enumerate(back)),
+            *(f"not reversible: {line}" for line in lasting),
+        ]
+    )
     return shown(parts, text or "Nothing here: the plan has no step.")
 
 
@@ -167,13 +214,18 @@ def prevention(items: Sequence[Prevention]) -> Shown:
     """What would have stopped the incident, with diffs in colour."""
     parts = [paragraph(item.says, "says") + (diff(item.diff) if item.diff else "") for item in items]
     text = "\n\n".join(item.says + (f"\n{item.diff}" if item.diff else "") for item in items)
-    return shown(parts or [paragraph("Nothing here: no cause was found that a change of the project would have stopped.")], text)
+    return shown(
+        parts or [paragraph("Nothing here: no cause was found that a change of the project would have stopped.")], text
+    )
 
 
 def diff(text: str) -> str:
     """A unified diff; additions and removals keep their + and -."""
     kinds = {"+": "add", "-": "del", "@": "hunk"}
-    lines = [f'<span class="mend-{kinds[line[0]]}">{escape(line)}</span>' if line[:1] in kinds else escape(line) for line in text.splitlines()]
+    lines = [
+        f'<span class="mend-{kinds[line[0]]}">{escape(line)}</span>' if line[:1] in kinds else escape(line)
+        for line in text.splitlines()
+    ]
     return "<pre>" + "\n".join(lines) + "</pre>"
 
 
@@ -188,10 +240,15 @@ def error(raised: MendError | Mapping[str, Any]) -> Shown:
     if isinstance(raised, MendError):
         name, message, lines = type(raised).__name__, raised.message, raised.facts.get("differences", ())
     else:
-        name, message, lines = str(raised.get("error", "")), str(raised.get("message", "")), raised.get("differences", ())
-    listed = "".join(f"<li>{escape(line)}</li>" for line in lines or ())
-    parts = [paragraph(name, "title"), paragraph(message), f"<ul>{listed}</ul>" if listed else ""]
-    return shown([box("bad", parts)], "\n".join([f"{name}: {message}", *(f"- {line}" for line in lines or ())]))
+        name, message, lines = (
+            str(raised.get("error", "")),
+            str(raised.get("message", "")),
+            raised.get("differences", ()),
+        )
+    lines = [line for line in lines or () if line not in message]
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    parts = [paragraph(name, "title"), paragraph(message, "message"), f"<ul>{listed}</ul>" if listed else ""]
+    return shown([box("bad", parts)], "\n".join([f"{name}: {message}", *(f"- {line}" for line in lines)]))
 
 
 def progress(lines: Sequence[str], *, done: bool = False, last: int = 12) -> Shown:

@@ -19,7 +19,28 @@ from mend.markup import Shown, escape, folded
 from mend.plan import Plan
 
 _TAGS = {
-    *("h1", "h2", "h3", "h4", "p", "br", "hr", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong", "b", "i", "del", "sub", "sup"),
+    *(
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "p",
+        "br",
+        "hr",
+        "ul",
+        "ol",
+        "li",
+        "blockquote",
+        "pre",
+        "code",
+        "em",
+        "strong",
+        "b",
+        "i",
+        "del",
+        "sub",
+        "sup",
+    ),
     *("table", "thead", "tbody", "tr", "th", "td", "div", "span", "details", "summary", "img", "a"),
 }
 _IMAGES = re.compile(r"data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
@@ -77,19 +98,37 @@ def _cell(cell: dict[str, Any]) -> str:
         return ""
     outputs = "".join(_output(output) for output in cell.get("outputs", []))
     ran = cell.get("execution_count") is not None or outputs
+    if "parameters" in cell.get("metadata", {}).get("tags", []):
+        return ""  # the defaults; what counted stands in the table below
     rest = outputs if ran else '<p class="mend-notrun">Not run.</p>'
-    return f'<details class="mend-code"><summary>code</summary><pre>{escape(source)}</pre></details>{rest}'
+    lines = source.strip().splitlines()
+    words = lines[0] if len(lines) == 1 else "code, " + _lines(source.strip())
+    return f'<details class="mend-code"><summary>{escape(words)}</summary><pre>{escape(source)}</pre></details>{rest}'
 
 
 def _output(output: dict[str, Any]) -> str:
     kind = output["output_type"]
     if kind == "stream":
         text = _ANSI.sub("", "".join(output["text"])).rstrip()
-        return _framed(folded(f"progress, {len(text.splitlines())} lines", f"<pre>{escape(text)}</pre>")) if text else ""
+        return _framed(folded("progress, " + _lines(text), f"<pre>{escape(text)}</pre>")) if text else ""
     if kind == "error":
         trace = _ANSI.sub("", "\n".join(output.get("traceback", [])))
-        return _framed(folded(f"{output.get('ename')}: where it was raised", f"<pre>{escape(trace)}</pre>"))
-    return _framed(_data({mime: "".join(content) for mime, content in output.get("data", {}).items() if isinstance(content, (str, list))}))
+        said = str(output.get("evalue", "")).partition("\n")[0][:160]
+        return _framed(folded(f"{output.get('ename')}: {said}", f"<pre>{escape(trace)}</pre>"))
+    return _framed(
+        _data(
+            {
+                mime: "".join(content)
+                for mime, content in output.get("data", {}).items()
+                if isinstance(content, (str, list))
+            }
+        )
+    )
+
+
+def _lines(text: str) -> str:
+    count = len(text.splitlines())
+    return f"{count} line" + ("" if count == 1 else "s")
 
 
 def _data(data: dict[str, str]) -> str:
@@ -138,7 +177,7 @@ def _renderer() -> Any:
 
 def sanitized(html: str) -> str:
     """Only harmless tags, our own classes, anchors within the page, and images that lie in the page itself."""
-    import bleach
+    import bleach  # type: ignore[import-untyped]
 
     return str(bleach.clean(html, tags=_TAGS, attributes=_allowed, protocols={"data"}))
 

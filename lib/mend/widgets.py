@@ -1,0 +1,141 @@
+"""The two widgets of a runbook in JupyterLab; the only module that imports ipywidgets.
+
+They mirror and ask; they are never evidence.  What a widget shows stands beside it, or in the journal, as plain HTML too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ipywidgets as ipw
+
+from mend import show
+from mend.errors import Interrupted, MendError
+from mend.markup import Shown, escape
+from mend.parameters import Parameter
+
+Progress = Callable[[str], None]
+
+_LABEL = {"description_width": "11rem"}
+_WIDE = ipw.Layout(width="44rem", max_width="100%")
+
+
+class Form:
+    """A form that mirrors a runbook's parameters; ``values()`` reads it."""
+
+    def __init__(self, fields: Mapping[str, ipw.ValueWidget], helps: Mapping[str, str]) -> None:
+        self._fields = dict(fields)
+        rows = [ipw.VBox([field, ipw.HTML(_dim(helps[name]))]) for name, field in fields.items()]
+        self.widget = ipw.VBox(rows, _dom_classes=("mend-form",))
+
+    def values(self) -> dict[str, Any]:
+        """The parameters as the form shows them now."""
+        return {name: field.value for name, field in self._fields.items()}
+
+
+def parameter_form(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> Form:
+    """One field per parameter, of its type, filled with its value.
+
+    Parameters
+    ----------
+    values : validated; a missing one shows its default
+    """
+    fields = {p.name: _field(p, values.get(p.name, p.default)) for p in parameters}
+    return Form(fields, {p.name: p.help for p in parameters})
+
+
+def _field(parameter: Parameter, value: Any) -> ipw.ValueWidget:
+    kinds = {bool: ipw.Checkbox, int: ipw.IntText, float: ipw.FloatText}
+    kind = kinds.get(parameter.type, ipw.Text)
+    options = {"indent": False} if kind is ipw.Checkbox else {"continuous_update": False}
+    return kind(
+        value=value,
+        description=parameter.name,
+        style=_LABEL,
+        layout=_WIDE,
+        _dom_classes=(f"mend-{parameter.name}",),
+        **options,
+    )
+
+
+def _dim(text: str) -> str:
+    return f'<div style="margin:-.3rem 0 .3rem 11.4rem;opacity:.65;font-size:12px">{escape(text)}</div>'
+
+
+class Approval:
+    """Asks for the name of the database, then applies the plan once, and shows how it goes."""
+
+    def __init__(self, *, database: str, digest: str, apply: Callable[[Progress], Shown | None]) -> None:
+        self._database, self._digest, self._apply = database, digest, apply
+        self._lines: list[str] = []
+        self.name = ipw.Text(
+            placeholder="name of the database",
+            description="Type its name",
+            style=_LABEL,
+            layout=ipw.Layout(width="30rem"),
+            _dom_classes=("mend-approval-name",),
+        )
+        self.button = ipw.Button(
+            description=f"Apply plan {digest}",
+            button_style="danger",
+            disabled=True,
+            layout=ipw.Layout(width="19rem"),
+            _dom_classes=("mend-approval-apply",),
+        )
+        self.area = ipw.HTML(_dom_classes=("mend-approval-result",))
+        question = ipw.HTML(
+            f"<p>This changes the database <b>{escape(database)}</b>. To apply the plan above, type the name of the database.</p>"
+        )
+        self.widget = ipw.VBox(
+            [question, ipw.HBox([self.name, self.button]), self.area], _dom_classes=("mend-approval",)
+        )
+        self.name.observe(self._typed, names="value")
+        self.button.on_click(self._clicked)
+
+    def _typed(self, _change: Any) -> None:
+        self.button.disabled = self.name.value != self._database
+
+    def _clicked(self, _button: Any) -> None:
+        """The front end can be told to click a disabled button, so the name is compared again here."""
+        if self.button.disabled or self.name.value != self._database:
+            return
+        self.name.disabled = self.button.disabled = True
+        self._say(f"applying plan {self._digest} to {self._database}")
+        ended: Shown | None = show.error(
+            {
+                "error": "OutcomeUnknown",
+                "message": "The apply broke off. The journal says which steps ran; `mend resume` goes on from there.",
+            }
+        )
+        try:
+            ended = self._apply(self._say)
+        except MendError as error:
+            ended = show.error(error)
+        except KeyboardInterrupt:
+            ended = show.error(Interrupted())
+        finally:
+            self._show(ended or show.outcome("Run the next cells to verify it.", "applied"))
+
+    def _say(self, line: str) -> None:
+        self._lines.append(line)
+        self.area.value = show.progress(self._lines).html
+
+    def _show(self, ended: Shown) -> None:
+        self.area.value = show.progress(self._lines, done=True).html + ended.html
+
+
+def approval(*, database: str, digest: str, apply: Callable[[Progress], Shown | None]) -> Any:
+    """The approval box.
+
+    Parameters
+    ----------
+    database : what the operator must type, exactly
+    digest : of the plan shown above the box
+    apply : runs it, told where to report progress; may return what to show at the end
+
+    Returns
+    -------
+    A widget.  Its button works once, and only while the name stands in the box.
+    """
+    return Approval(database=database, digest=digest, apply=apply).widget
