@@ -144,13 +144,13 @@ class _Judge:
         """Did a statement without trace run, in words and as a value?  Statements of one transaction share their fate, and order tells the rest."""
         if not self.joint:
             return "cannot be told from the catalog: the others did not run in order", None
-        mine = self.statements[number - 1]
-        for other, verdict in enumerate(traced, 1):
-            same = self.statements[other - 1].segment == mine.segment
-            if same and verdict and verdict.state == "DONE":
-                return f"it ran: its transaction committed (operation {self.statements[other - 1].operation} is there)", True
-            if same and verdict and verdict.state == "NOT_DONE":
-                return f"it did not stay: it was rolled back with its transaction (operation {self.statements[other - 1].operation} is missing)", False
+        segment = self.statements[number - 1].segment
+        pairs = zip(self.statements, traced, strict=False)
+        fates = {verdict.state: one.operation for one, verdict in pairs if one.segment == segment and verdict}
+        if set(fates) == {"DONE"}:
+            return f"it ran: its transaction committed (operation {fates['DONE']} is there)", True
+        if set(fates) == {"NOT_DONE"}:
+            return f"it did not run, or was rolled back with its transaction (operation {fates['NOT_DONE']} is missing)", False
         if number <= min(self.joint):
             return "it ran: a later operation is there", True
         if number > max(self.joint):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mend import catalog, compare, ddl, history, names, queries, replay, scratch, steps, versions, violations
+from mend import catalog, compare, ddl, history, locks, names, queries, replay, scratch, steps, versions, violations
 from mend.catalog import ROLE_KINDS, Change
 from mend.diagnosis import Site
 from mend.errors import MendError, NotInvertible, ProjectBroken
@@ -29,6 +29,7 @@ from mend.versions import VersionTable
 
 OPERATIONS = ["revision", "index", "operation", "objects", "state", "detail"]
 NOTHING = Replay("history", "", None, (), (), None, True, True, (), "", 0.0)
+_DEFAULT_PATH = '"$user", public'
 _GUARDED = re.compile(r"\bif\s+(not\s+)?exists\b|\bor\s+replace\b", re.IGNORECASE)
 _ALREADY = {"table": "42P07", "index": "42P07", "view": "42P07", "matview": "42P07", "sequence": "42P07", "column": "42701"}
 
@@ -59,11 +60,18 @@ class Facts:
     operations: pd.DataFrame
     live: Facets
     keeper: Keeper
+    data_operations: str
 
     @property
     def stamped(self) -> bool:
         """Whether the version rows say that the revision is applied."""
         return self.revision is not None and self.revision.id in self.past.ancestors(self.table.rows)
+
+    @property
+    def lost_silently(self) -> bool:
+        """Whether a retry would report success and be rolled back: env.py runs SQL before context.configure() (facts 1.1)."""
+        external = isinstance(self.environment, Environment) and self.environment.in_external_transaction
+        return external or self.replayed.persisted is False
 
     def complete(self) -> bool:
         """Every statement ran."""
@@ -165,6 +173,7 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
         operations=operations,
         live=now,
         keeper=keeper,
+        data_operations=data_operations,
     )
 
 
@@ -332,6 +341,8 @@ def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
 
 def _undecided(facts: Facts) -> str:
     """The row changes of which nobody knows whether they ran."""
+    if facts.replayed.reads and not facts.data_operations and not facts.untouched():
+        return "upgrade() reads rows, so it may have changed rows by SQL that a replay cannot see; say data_operations=ran or not_run"
     open_ = [str(one.statement.operation) for one in facts.seen if one.state == "DATA" and one.ran is None]
     return f"the catalog cannot tell whether operation {', '.join(open_)} ran; say data_operations=ran or not_run" if open_ else ""
 
@@ -380,7 +391,13 @@ def _wanted(one: Seen, facts: Facts) -> Wanted | None:
         c = waiting[0]
         sql = f"alter table {names.parent(c.identity)} validate constraint {names.last(c.identity)}"
         return Wanted(sql, f"Validate {c.identity}", (Change(c.kind, c.identity, facts.live[c.kind, c.identity], c.after),))
-    return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data)
+    return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data, _settings(one.statement))
+
+
+def _settings(statement: replay.Statement) -> tuple[str, ...]:
+    """What the project's session had set when it sent the statement."""
+    path = statement.search_path
+    return (*((f"set local search_path = {path}",) if path not in ("", _DEFAULT_PATH) else ()), *statement.settings)
 
 
 def _computed(facts: Facts, missing: Sequence[Seen]) -> bool:
@@ -394,15 +411,25 @@ def _upgrade(facts: Facts) -> Step:
     ran = [one.statement.sql for one in facts.seen if one.ran is True]
     expects = [(c, steps.Expect(c.kind, c.identity, c.after)) for c in facts.changes()]
     return Step(
-        says=f"Run upgrade() of {facts.revision.id} under {facts.project.python}, skipping the {len(ran)} statements that are done; it reads rows, so its SQL is known only as it runs",
+        says=f"Run upgrade() of {facts.revision.id} under {facts.project.python}, leaving out {_left_out(facts, len(ran))}; it reads rows, so its SQL is known only as it runs",
         kind="upgrade",
         statements=tuple(Statement(one.statement.sql) for one in facts.seen if one.ran is not True),
         transactional=False,
         retryable=False,
         after=tuple(expect for _, expect in expects),
         irreversible="its SQL is computed from rows as it runs, so no inverse is known beforehand",
-        arguments={"revision": facts.revision.id, "skip": ran},
+        arguments={
+            "revision": facts.revision.id,
+            "skip": ran,
+            "recorded": [one.statement.sql for one in facts.seen],
+            "rows": "leave" if facts.data_operations == "ran" else "send",
+        },
     )
+
+
+def _left_out(facts: Facts, count: int) -> str:
+    rows = " and every change of rows" if facts.data_operations == "ran" else ""
+    return f"the {count} statements that are done{rows}"
 
 
 def _recorded(made: tuple[Step, ...], facts: Facts) -> tuple[Step, ...]:
@@ -431,7 +458,8 @@ def _roll_back(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
     if why_not:
         return Choice("roll_back", says, costs, False, why_not), ()
     try:
-        made = steps.take_back(_there(facts), says="Take back the operations that are done", live=facts.live, keeper=facts.keeper)
+        again = [one.statement.sql for one in facts.seen if one.state == "DONE" and locks.runs_in_transaction(one.statement.sql)]
+        made = steps.take_back(_there(facts), says="Take back the operations that are done", again=again, live=facts.live, keeper=facts.keeper)
     except NotInvertible as error:
         return Choice("roll_back", says, costs, False, error.message), ()
     return Choice("roll_back", says, costs, bool(made), "" if made else "no operation that is done can be seen in the catalog"), made
@@ -474,7 +502,7 @@ def _stamp(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
 def _retry(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
     says, costs = "Nothing is half-done: run alembic upgrade again", "whatever made it fail may do so again"
     why_not = "it is recorded already" if facts.stamped else "" if facts.untouched() else "operations are done already; see Would a plain retry work?"
-    if not why_not and not facts.replayed.persisted:
+    if not why_not and facts.lost_silently:
         why_not = "env.py runs SQL before context.configure(), so a retry reports success and is rolled back"
     return Choice("retry", says, costs, not why_not, why_not), ()
 

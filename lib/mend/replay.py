@@ -157,7 +157,7 @@ class _Run:
                 return self._replay("history", again, ["schemas and extensions of the live database were made beforehand"])
         if error["event"] != "error" or live is None:
             raise self._failed(error)
-        why = f"the history does not run from an empty database: {error.get('revision') or 'env.py'}: {_first_line(error['message'])}"
+        why = f"the history does not run from an empty database: {error.get('revision') or 'env.py'}: {error['kind']} {_first_line(error['message'])}".strip()
         trial = self._trial(live)
         if not _reached(trial):
             raise self._failed(trial[-1])

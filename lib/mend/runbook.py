@@ -140,7 +140,8 @@ class Run:
     @_recorded
     def diagnose(self) -> None:
         """Run every check and show the verdicts."""
-        self.diagnosis = self._diagnosed()
+        carried_on = self.mode.verify_with(self._applied().plan) if self.action in ("undo", "resume") else {}
+        self.diagnosis = self._diagnosed(**carried_on)
         for check in self.diagnosis.checks:
             self.journal.append("check", check.as_record(), server_time="")
         for kind, rows in getattr(self.diagnosis.facts, "tables", dict)().items():

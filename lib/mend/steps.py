@@ -20,12 +20,20 @@ Facets = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Wanted:
-    """One statement to run, what it changes in the catalog, and what it is called."""
+    """One statement to run, what it changes in the catalog, and what it is called.
+
+    ``settings``: SET statements that must hold when it runs, such as the search_path of the session that it was written for.
+    """
 
     sql: str
     says: str
     changes: tuple[Change, ...] = ()
     changes_rows: bool = False
+    settings: tuple[str, ...] = ()
+
+    def texts(self, already: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The settings, unless they hold already, then the statement."""
+        return (self.sql,) if self.settings == already else (*self.settings, self.sql)
 
 
 @dataclass(frozen=True)
@@ -57,15 +65,34 @@ def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Ste
 
 def _together(wanted: Sequence[Wanted], live: Facets, keeper: Keeper) -> Step:
     """One transaction, and its way back in one transaction."""
-    step = _transaction("; ".join(w.says for w in wanted), [w.sql for w in wanted], [w.changes for w in wanted], live, keeper)
-    rows = [w.says for w in wanted if w.changes_rows]
+    texts = [text for w, previous in zip(wanted, [None, *wanted], strict=False) for text in w.texts(previous.settings if previous else ())]
+    step = _transaction("; ".join(w.says for w in wanted), texts, [w.changes for w in wanted], live, keeper)
+    made = {change.identity for w in wanted for change in w.changes if change.before is None}
+    rows = [w.says for w in wanted if w.changes_rows and not _goes_along(w.sql, made)]
     if rows:
         reason = f"it changes rows by the project's own SQL ({'; '.join(rows)}), whose old values are not kept"
         return replace(step, undo=(), irreversible=reason)
     return step
 
 
-def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Change]], live: Facets, keeper: Keeper) -> Step:
+_UPDATE = re.compile(r"^\s*UPDATE\s+(?:ONLY\s+)?(?P<table>[\w.\"]+)\s+SET\s+(?P<column>[\w\"]+)\s*=(?P<rest>[^,]*)$", re.IGNORECASE | re.DOTALL)
+_INSERT = re.compile(r"^\s*INSERT\s+INTO\s+(?P<table>[\w.\"]+)[\s(]", re.IGNORECASE)
+
+
+def _goes_along(sql: str, made: set[str]) -> bool:
+    """Whether a row change is only about what the same step makes, so that the way back takes it along.
+
+    Recognised: an UPDATE of one column, an INSERT into one table. Anything else counts as not.
+    """
+    if update := _UPDATE.match(sql):
+        table = update["table"] if "." in update["table"] else f"public.{update['table']}"
+        return f"{table}.{update['column']}" in made or table in made
+    if insert := _INSERT.match(sql):
+        return (insert["table"] if "." in insert["table"] else f"public.{insert['table']}") in made
+    return False
+
+
+def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Change]], live: Facets, keeper: Keeper, *, again: Sequence[str] = ()) -> Step:
     """The statements in one transaction, after those that keep the content they would lose; undo puts it back.
 
     ``parts``: what changes, statement by statement, because a rename is recognised only on its own.
@@ -73,7 +100,7 @@ def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Chang
     before, after = _expects(net(change for part in parts for change in part), live)
     try:
         keepings = [k for part in parts for k in _keepings([c.reversed() for c in part], keeper, "forth")]
-        undo, irreversible = _way_back(parts, before, after, keeper, keepings), ""
+        undo, irreversible = _way_back(parts, before, after, keeper, keepings, again), ""
     except NotInvertible as error:
         keepings, undo, irreversible = [], (), error.message
     statements = (*(s for keeping in keepings for s in keeping.keep), *(Statement(text) for text in texts))
@@ -89,15 +116,15 @@ def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Chang
     )
 
 
-def _way_back(parts: Sequence[Sequence[Change]], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, keepings: Sequence[kept.Keeping]) -> tuple[Step, ...]:
+def _way_back(parts: Sequence[Sequence[Change]], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, keepings: Sequence[kept.Keeping], again: Sequence[str]) -> tuple[Step, ...]:
     """Objects back, then content, then the rules that content must satisfy; what this loses in turn is kept first.
 
     Raises: NotInvertible.
     """
     if not any(parts):
         return ()
-    texts = [text for part in reversed(parts) for text in ddl.inverse_of(part)]
-    rules = [text for text in texts if _RULE.search(text)]
+    texts = again or [text for part in reversed(parts) for text in ddl.inverse_of(part)]
+    rules = [text for text in texts if _RULE.search(text)] if keepings else []
     statements = (
         *(s for part in parts for keeping in _keepings(part, keeper, "back") for s in keeping.keep),
         *(Statement(text) for text in texts if text not in rules),
@@ -125,7 +152,7 @@ def _alone(wanted: Wanted, live: Facets) -> Step:
     )
     return Step(
         says=wanted.says,
-        statements=(Statement(wanted.sql),),
+        statements=tuple(Statement(re.sub(r"(?i)^set local ", "set ", text)) for text in wanted.texts()),
         transactional=False,
         retryable=False,  # a failed try leaves an INVALID index, and the next one would meet it (facts 1.5)
         locks=tuple(locks.locks_of(wanted.sql)),
@@ -169,8 +196,11 @@ def drop_index(identity: str, definition: str, *, says: str) -> Step:
     )
 
 
-def take_back(changes: Sequence[Change], *, says: str, live: Facets, keeper: Keeper) -> tuple[Step, ...]:
+def take_back(changes: Sequence[Change], *, says: str, again: Sequence[str], live: Facets, keeper: Keeper) -> tuple[Step, ...]:
     """Steps that undo changes which are in the database: indexes first, without blocking, then the rest in one transaction.
+
+    ``again``: the statements that made them, for the way back; what PostgreSQL prints of an expression is not always what it
+    was made from.
 
     Raises: NotInvertible naming what no SQL is known for.
     """
@@ -179,7 +209,7 @@ def take_back(changes: Sequence[Change], *, says: str, live: Facets, keeper: Kee
     rest = tuple(c for c in changes if c not in indexes)
     steps = [drop_index(c.identity, live[c.kind, c.identity], says=f"Drop index {c.identity}") for c in indexes]
     if rest:
-        steps.append(_transaction(says, ddl.inverse_of(rest), [[c.reversed() for c in rest]], live, keeper))
+        steps.append(_transaction(says, ddl.inverse_of(rest), [[c.reversed() for c in rest]], live, keeper, again=again))
     return tuple(steps)
 
 

@@ -89,7 +89,7 @@ def _operations(site: Site, facts: Facts) -> Check:
     counts = frame["state"].value_counts()
     told = ", ".join(f"{counts[state]} {state}" for state in ("DONE", "NOT_DONE", "DIFFERENT", "DATA") if state in counts) or "it has no operations"
     recorded = "recorded" if facts.stamped else "not recorded"
-    consistent = facts.complete() if facts.stamped else facts.untouched() and facts.replayed.persisted
+    consistent = facts.complete() if facts.stamped else facts.untouched() and not facts.lost_silently
     says = f"Revision {facts.revision.id} is {recorded}; of its {len(frame)} operations: {told}. {_how(facts)}"
     return Check(**asks, verdict="healthy" if consistent else "found", says=says, frame=frame, sql=facts.operation_sql())
 
@@ -122,11 +122,12 @@ def _sessions(site: Site, facts: Facts) -> Check:
 
 def _retry(site: Site, facts: Facts) -> Check:
     """Would a plain retry work?"""
-    frame = pd.DataFrame(halfway.retry(facts), columns=["operation", "says", "would"])
+    waits = facts.revision is not None and not facts.stamped
+    frame = pd.DataFrame(halfway.retry(facts) if waits else [], columns=["operation", "says", "would"])
     asks = {"name": "retry", "question": "Would a plain retry work?", "healthy_when": "The answer is yes: no operation of the revision is in the way of itself."}
-    if facts.revision is None or facts.stamped:
+    if not waits:
         return Check(**asks, verdict="healthy", says="There is nothing to retry.", frame=frame)
-    if not facts.replayed.persisted:
+    if facts.lost_silently:
         return Check(**asks, verdict="found", says="No: it reports success, and everything is rolled back. env.py runs SQL before context.configure().", frame=frame)
     if frame.empty:
         return Check(**asks, verdict="healthy", says="Yes: nothing of the revision is in the database.", frame=frame)
@@ -169,7 +170,9 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
         raise InvalidParameter(f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty.")
     _require_same_database(diagnosis)
     ways = halfway.ways_out(facts, blocked=_blocked(diagnosis))
-    chosen = option or next((choice.option for choice, _ in ways if choice.possible), "")
+    blocked = _blocked(diagnosis)
+    by_itself = [c.option for c, _ in ways if c.possible and (c.option != "roll_back" or blocked)]
+    chosen = option or next(iter(by_itself), "")
     choice, steps = next(((c, s) for c, s in ways if c.option == chosen), (None, ()))
     if choice is not None and not choice.possible:
         raise Refused(f"{option} is not possible: {choice.why_not}. Nothing was changed. Possible: {', '.join(c.option for c, _ in ways if c.possible) or 'none'}.")
@@ -207,7 +210,7 @@ def _next(facts: Facts, chosen: str, diagnosis: Diagnosis) -> str:
     if chosen == "retry":
         return f"Nothing is half-applied. Run: alembic -c {ini} upgrade {facts.revision.id}"
     if not chosen:
-        return f"No way out is safe yet. {blocked}"
+        return "No way out is safe without you. " + "; ".join(f"{c.option}: {c.why_not or 'name it as option'}" for c, _ in halfway.ways_out(facts, blocked=blocked))
     return f"Then: {blocked + ' Then: ' if blocked else ''}alembic -c {ini} upgrade {'heads' if len(facts.past.heads) > 1 else 'head'}"
 
 

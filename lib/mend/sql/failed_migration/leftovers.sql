@@ -10,17 +10,19 @@ with ours as (
        and not starts_with(n.nspname, 'pg_toast_temp_')
        and not starts_with(coalesce(obj_description(n.oid, 'pg_namespace'), ''), 'mend:')
 ), indexes as (
-    select c.oid, n.nspname, c.relname, i.indrelid, i.indisvalid, i.indisready, i.indisunique, i.indislive, c.relkind
+    select c.oid, n.nspname, c.relname, format('%I.%I', tn.nspname, t.relname) as relation, i.indisvalid, i.indisready, i.indisunique, i.indislive, c.relkind
       from pg_index as i
       join pg_class as c on c.oid = i.indexrelid
       join pg_namespace as n on n.oid = c.relnamespace
+      join pg_class as t on t.oid = i.indrelid
+      join pg_namespace as tn on tn.oid = t.relnamespace
      where n.oid in (select oid from ours)
        and not i.indisvalid
        and c.relkind = 'i'
 )
 select 'invalid index'                                                  as kind,
        format('%I.%I', nspname, relname)                                as identity,
-       cast(cast(indrelid as regclass) as text)                         as relation,
+       relation                                                         as relation,
        case when not indislive then 'being dropped'
             when indisready then 'INVALID, ready' else 'INVALID, not ready' end as state,
        case when not indislive then 'nothing uses it'
@@ -34,14 +36,15 @@ select 'invalid index'                                                  as kind,
   from indexes
  union all
 select case k.contype when 'f' then 'foreign key not validated' when 'n' then 'not null not validated' else 'check not validated' end,
-       format('%s.%I', cast(k.conrelid as regclass), k.conname),
-       cast(cast(k.conrelid as regclass) as text),
+       format('%I.%I.%I', tn.nspname, t.relname, k.conname),
+       format('%I.%I', tn.nspname, t.relname),
        'NOT VALID',
        'new and changed rows are checked, the rows that were there before are not',
        null
   from pg_constraint as k
+  join pg_class as t on t.oid = k.conrelid
+  join pg_namespace as tn on tn.oid = t.relnamespace
  where not k.convalidated
-   and k.conrelid <> 0
    and k.connamespace in (select oid from ours)
    and k.contype in ('f', 'c', 'n')
  union all
