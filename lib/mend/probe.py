@@ -371,12 +371,22 @@ def sqlstate(error: Any) -> str:
     return str(getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None) or "")
 
 
+def _plain_cursor(connection: Any) -> Any:
+    """A cursor that gives tuples, whatever the project has made the default."""
+    raw = driver_connection(connection)
+    psycopg2, psycopg = sys.modules.get("psycopg2"), sys.modules.get("psycopg")
+    if psycopg2 and isinstance(raw, psycopg2.extensions.connection):
+        return connection.cursor(cursor_factory=psycopg2.extensions.cursor)
+    cursor = connection.cursor()
+    if psycopg and isinstance(raw, psycopg.Connection):
+        cursor.row_factory = psycopg.rows.tuple_row
+    return cursor
+
+
 def query(conn: Any, sql: str) -> list[Any]:
     """Ask on the same session without SQLAlchemy noticing, so that uncommitted work is seen."""
-    cursor = conn.connection.cursor()
+    cursor = _plain_cursor(conn.connection)
     try:
-        if hasattr(cursor, "row_factory"):
-            cursor.row_factory = sys.modules["psycopg"].rows.tuple_row
         cursor.execute(sql)
         return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
     finally:
@@ -936,8 +946,14 @@ def tell_recorded(recorder: Recorder) -> None:
 
 
 def run_upgrade(project: Project, recorder: Recorder) -> None:
-    """Action ``upgrade``: the real upgrade() of one revision, its done statements left out, each one told before it is sent."""
+    """Action ``upgrade``: the real upgrade() of one revision, its done statements left out, each one told before it is sent.
+
+    ``recorded``: every statement of the revision that a replay could see.  Another one comes from rows that upgrade() reads; with
+    ``rows`` = ``leave`` such a change of rows was made already and is left out too.
+    """
     wire, skip = project.wire, [normal(sql) for sql in project.asked.get("skip", [])]
+    recorded = {normal(sql) for sql in project.asked.get("recorded", [])}
+    leave_rows = project.asked.get("rows") == "leave"
     recorder.listen()
     started: list[str] = []
 
@@ -946,9 +962,13 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
         done = bool(draft and skip and normal(draft["sql"]) == skip[0])
         if done:
             skip.pop(0)
+        elif draft and leave_rows and normal(draft["sql"]) not in recorded:
+            done = first_word(skeleton(draft["sql"])) in ("insert", "update", "delete", "merge", "with")
         if started and (sent or draft):
             wire.ask("statement", sql=draft["sql"] if draft else normal(statement), skipped=done, revision=recorder.now if draft else "",
                      autocommit=bool(draft and draft["autocommit"]))  # fmt: skip
+        if done:
+            cursor.execute("select where false")  # no rows, rowcount 0: a loop that runs until nothing is left ends
         return True if done else None
 
     def before_commit(conn: Any) -> None:
