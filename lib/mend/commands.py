@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,7 +50,7 @@ def triage(target_name: str, alembic_ini: Path | None, *, text: str, file: str, 
     """Findings, best first.  2: there are some; 0: a database shows none; 1: unknown, or something could not be checked."""
     from mend import triage as room
 
-    error = _error_text(text, file)
+    error = room.error_text(text, file)
     if not (error.strip() or target_name or alembic_ini):
         raise InvalidParameter("Nothing to look at. Nothing was changed. Give an error text (--error, --error-file FILE or -), a target (-t), or both.")
     target = _resolved(target_name) if target_name else None
@@ -62,18 +61,6 @@ def triage(target_name: str, alembic_ini: Path | None, *, text: str, file: str, 
     else:
         _tell_findings(answer, text=bool(error.strip()), looked=target is not None)
     return 2 if answer.findings else int(bool(error.strip() or answer.could_not_check))
-
-
-def _error_text(text: str, file: str) -> str:
-    if text and file:
-        raise InvalidParameter("--error and --error-file were both given. Nothing was changed. Give one.")
-    if not file:
-        return text
-    try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise InvalidParameter(f"{file} cannot be read: {error.strerror}. Nothing was changed. Give a file, or - for stdin.") from error
-    return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace")
 
 
 def _tell_findings(answer: Answer, *, text: bool, looked: bool) -> None:

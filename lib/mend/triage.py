@@ -6,13 +6,14 @@ A text that no signature knows is answered with nothing: unknown, never a guess.
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mend import errortext, parameters, signs
-from mend.errors import MendError, ProjectBroken, TargetUnreachable
+from mend.errors import InvalidParameter, MendError, ProjectBroken, TargetUnreachable
 from mend.errortext import ErrorText
 from mend.signatures import DEADLOCK, FAILED, MODES, ROLLBACK, SIGNATURES, Signature
 from mend.signs import Sign
@@ -91,6 +92,22 @@ def examine(text: str = "", target: Target | None = None, alembic_ini: Path | No
         notes = seen.could_not_check
     findings = [_finding(slug, [s for s in found if s.slug == slug], target, alembic_ini) for slug in MODES]
     return Answer(sorted((f for f in findings if f), key=lambda f: -f.confidence), notes)
+
+
+def error_text(text: str, file: str) -> str:
+    """The text itself, or that of a file (``-`` is stdin), whatever its encoding.
+
+    Raises: InvalidParameter if both are given, or the file cannot be read.
+    """
+    if text and file:
+        raise InvalidParameter("--error and --error-file were both given. Nothing was changed. Give one.")
+    if not file:
+        return text
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidParameter(f"{file} cannot be read: {error.strerror}. Nothing was changed. Give a file, or - for stdin.") from error
+    return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace")
 
 
 def _history(alembic_ini: Path | None) -> History | None:
