@@ -24,10 +24,12 @@ def test_a_run_is_named_by_time_slug_and_chance(record: archive.Record) -> None:
 
 def test_the_first_event_tells_who_runs_what(record: archive.Record) -> None:
     opened = record.opened
-    assert opened["who"]["os_user"] and opened["who"]["host"]
+    assert opened["who"]["os_user"]
+    assert opened["who"]["host"]
     assert (opened["slug"], opened["action"], opened["incident"]) == (SLUG, "plan", "INC-1")
     assert opened["parameters"] == {"target": "lab"}
-    assert opened["runbook"]["path"] == "small.ipynb" and len(opened["runbook"]["sha256"]) == 64
+    assert opened["runbook"]["path"] == "small.ipynb"
+    assert len(opened["runbook"]["sha256"]) == 64
     assert opened["versions"].keys() == {"mend", "python", "alembic", "sqlalchemy", "psycopg", "papermill"}
 
 
@@ -105,7 +107,8 @@ def test_record_json_tells_the_whole_run(ended: archive.Record) -> None:
 
 def test_the_document_says_what_the_record_says(ended: archive.Record) -> None:
     document = archive.document(ended)
-    assert document["mend"] == 1 and document["outcome"] == "planned"
+    assert document["mend"] == 1
+    assert document["outcome"] == "planned"
     assert document["checks"][0]["verdict"] == "found"
     step = document["plan"]["steps"][0]
     assert step["locks"] == [{"relation": "public.orders", "mode": "SHARE UPDATE EXCLUSIVE"}]
@@ -142,7 +145,8 @@ def test_a_file_cut_off_is_truncated(ended: archive.Record, name: str) -> None:
     path = ended.path / name
     path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 3])
     verdict = archive.verify(ended)
-    assert verdict.state == "truncated" and name in verdict.why
+    assert verdict.state == "truncated"
+    assert name in verdict.why
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -154,7 +158,9 @@ def test_one_changed_letter_is_an_edit(ended: archive.Record, name: str) -> None
     )
     path.write_text(changed)
     verdict = archive.verify(ended)
-    assert changed != text and verdict.state == "edited" and name in verdict.why
+    assert changed != text
+    assert verdict.state == "edited"
+    assert name in verdict.why
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,8 @@ def test_one_changed_letter_is_an_edit(ended: archive.Record, name: str) -> None
 def test_a_file_that_is_gone_is_missed(ended: archive.Record, name: str, state: str) -> None:
     (ended.path / name).unlink()
     verdict = archive.verify(ended)
-    assert verdict.state == state and (name in verdict.why or state == "unfinished")
+    assert verdict.state == state
+    assert name in verdict.why or state == "unfinished"
 
 
 def test_events_cut_off_at_a_line_end_are_truncation(ended: archive.Record) -> None:
@@ -335,7 +342,8 @@ def test_a_notebook_is_rebuilt_from_what_its_cells_showed(runbook: Runbook) -> N
     sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     assert sources[1:] == [injected, "a = 1", "print('own')", "b = 2", CLOSES]
     a, b = (next(c for c in cells if "".join(c["source"]).startswith(start)) for start in ("a =", "b ="))
-    assert a["outputs"][0]["data"] == shown and a["execution_count"] == 5
+    assert a["outputs"][0]["data"] == shown
+    assert a["execution_count"] == 5
     assert b["execution_count"] is None
 
 

@@ -6,6 +6,7 @@ Not nbconvert: its sanitizer works on Markdown *source*, which breaks quotes, it
 from __future__ import annotations
 
 import functools
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ _TAGS = {
     *("table", "thead", "tbody", "tr", "th", "td", "div", "span", "details", "summary", "img", "a"),
 }
 _IMAGES = re.compile(r"data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -120,7 +122,7 @@ def _output(output: dict[str, Any]) -> str:
             {
                 mime: "".join(content)
                 for mime, content in output.get("data", {}).items()
-                if isinstance(content, (str, list))
+                if isinstance(content, (str, list)) or mime == _WIDGET
             }
         )
     )
@@ -133,12 +135,12 @@ def _lines(text: str) -> str:
 
 def _data(data: dict[str, str]) -> str:
     """The richest form that is safe to show; a widget is none, and its text says nothing."""
-    if html := data.get("text/html"):
-        return _without_style(html)
+    if fragment := data.get("text/html"):
+        return _without_style(fragment)
     for mime in ("image/png", "image/jpeg"):
         if mime in data:
             return f'<img src="data:{mime};base64,{"".join(data[mime].split())}" alt="{escape(data.get("text/plain", ""))}">'
-    if "application/vnd.jupyter.widget-view+json" in data or "text/plain" not in data:
+    if _WIDGET in data or "text/plain" not in data:
         return ""
     return f"<pre>{escape(data['text/plain'])}</pre>"
 
@@ -147,9 +149,9 @@ def _framed(content: str) -> str:
     return f'<div class="mend-output">{content}</div>' if content else ""
 
 
-def _without_style(html: str) -> str:
+def _without_style(fragment: str) -> str:
     """A fragment without the style element that it carries; the page has one of its own."""
-    return re.sub(r"<style>[^<]*</style>", "", html)
+    return re.sub(r"<style>[^<]*</style>", "", fragment)
 
 
 def markdown(text: str) -> str:
@@ -163,7 +165,7 @@ def _renderer() -> Any:
 
     class Renderer(mistune.HTMLRenderer):
         def heading(self, text: str, level: int, **_attributes: Any) -> str:
-            anchor = f' id="{re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")}"' if level == 2 else ""
+            anchor = f' id="{re.sub("[^a-z0-9]+", "-", html.unescape(text).lower()).strip("-")}"' if level == 2 else ""
             return f"<h{level}{anchor}>{text}</h{level}>\n"
 
         def link(self, text: str, url: str, title: str | None = None) -> str:
@@ -175,11 +177,11 @@ def _renderer() -> Any:
     return mistune.create_markdown(renderer=Renderer(escape=True), plugins=["table", "strikethrough"])
 
 
-def sanitized(html: str) -> str:
+def sanitized(content: str) -> str:
     """Only harmless tags, our own classes, anchors within the page, and images that lie in the page itself."""
     import bleach  # type: ignore[import-untyped]
 
-    return str(bleach.clean(html, tags=_TAGS, attributes=_allowed, protocols={"data"}))
+    return str(bleach.clean(content, tags=_TAGS, attributes=_allowed, protocols={"data"}))
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:
