@@ -8,11 +8,10 @@ import pandas
 import psycopg
 import pytest
 import sqlalchemy
-from sqlalchemy import Connection
-
 from mend import catalog, ddl, errors
 from mend.catalog import Change
 from mend.server import Server
+from sqlalchemy import Connection
 
 SCHEMA = """
 create schema app;

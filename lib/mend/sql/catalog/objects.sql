@@ -3,8 +3,8 @@
 -- columns: kind text, identity text, definition text
 -- needs: PostgreSQL >= 13
 
--- One statement for every driver: no binds, no percent sign, no colon. The replay probe runs it in the middle of a user's
--- transaction, so it must leave nothing behind. It reads the same text from the same object in every session: PostgreSQL
+-- One statement for every driver, no binds, no percent sign, no colon. The replay probe runs it in the middle of a user's
+-- transaction, so it must leave nothing behind. It reads the same text from the same object in every session. PostgreSQL
 -- deparses definitions by the session's settings, so these are pinned first and put back last. The order is not left to the
 -- planner: each stage is computed from the result of the one before (saved, pinned, schemas, ..., objects, counted, restored).
 -- set_config(..., true) ends with the transaction, and with this statement when there is none; after an error in the middle
@@ -17,7 +17,7 @@ with saved as materialized (
 ), pinned as materialized (
   select count(set_config(s.name, case when s.value is not null then s.wanted end, true)) as settings from saved s
 
--- Where we look: not in the system's schemas, not in ours (they carry a comment), not in what an extension brought.
+-- Where we look. Not in the system's schemas, not in ours (they carry a comment), not in what an extension brought.
 ), members as materialized (
   select d.classid, d.objid from pg_catalog.pg_depend d
   where d.deptype = 'e' and d.refclassid = cast('pg_catalog.pg_extension' as regclass)
@@ -184,7 +184,7 @@ with saved as materialized (
   from sequences q join columns c on c.attrelid = q.refobjid and c.attnum = q.refobjsubid where q.tie = 'a'
   union all
   select case r.kind when 'v' then 'view' else 'matview' end, r.identity,
-         '-- (' || coalesce(a.list, '') || ')' || chr(10) || rtrim(pg_get_viewdef(r.oid), ';')
+         '-- (' || coalesce(a.list, '') || ')' || chr(10) || rtrim(pg_get_viewdef(r.oid), chr(59))
   from relations r left join attributes a on a.attrelid = r.oid where r.kind in ('v', 'm')
   union all
   select 'function', p.identity, pg_get_functiondef(p.oid) from routines p where p.kind in ('f', 'p', 'w')
@@ -202,7 +202,7 @@ with saved as materialized (
   from relations r join pg_catalog.pg_trigger g on g.tgrelid = r.oid
   where not g.tgisinternal and g.tgparentid = 0 and g.tgenabled <> 'O'
   union all
-  select 'rule', r.identity || '.' || quote_ident(w.rulename), rtrim(pg_get_ruledef(w.oid), ';')
+  select 'rule', r.identity || '.' || quote_ident(w.rulename), rtrim(pg_get_ruledef(w.oid), chr(59))
   from relations r join pg_catalog.pg_rewrite w on w.ev_class = r.oid where w.rulename <> '_RETURN'
   union all
   select 'policy', r.identity || '.' || quote_ident(p.polname),
@@ -266,7 +266,7 @@ with saved as materialized (
   from pg_catalog.pg_foreign_server v join pg_catalog.pg_foreign_data_wrapper w on w.oid = v.srvfdw
   where not exists (select from members m where m.objid = v.oid and m.classid = cast('pg_catalog.pg_foreign_server' as regclass))
 
--- The rarer kinds: that they exist, not how they are made.
+-- The rarer kinds. That they exist, not how they are made.
   union all
   select replace(i.type, ' ', '_'), i.identity, 'present'
   from pinned q cross join (
