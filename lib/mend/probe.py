@@ -409,6 +409,7 @@ class Recorder:
         self.seen: Snapshot = {}
         self.statements: list[dict[str, Any]] = []
         self.reads: list[str] = []
+        self.looks = False  # upgrade() reads the catalog: what it does depends on what it finds
         self.warnings: list[str] = []
         self.draft: Optional[dict[str, Any]] = None
         self.failed_sql = ""
@@ -478,6 +479,8 @@ class Recorder:
         if kind == "read" and not self._has_side_effect(conn, bare):
             if reads_user_tables(bare):
                 self.reads.append(normal(statement))
+            elif re.search(r"\b(pg_|information_schema\.)", bare, re.IGNORECASE):
+                self.looks = True
             return
         sql, rendered = self._rendered(conn, statement, parameters, context, many)
         if kind == "control":
@@ -776,16 +779,17 @@ class Project:
         with EnvironmentContext(self.config, self.script, fn=work, as_sql=False, destination_rev=destination, tag=None, **options):
             self.script.run_env()
 
-    def modules(self) -> list[list[str]]:
-        """The project's own files that were imported, with their digests: a change of one makes a cached replay stale."""
-        foreign = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-        found = []
-        for module in list(sys.modules.values()):
-            file = getattr(module, "__file__", None) or ""
-            inner = file.startswith(foreign) or "site-packages" in file or "dist-packages" in file or file == __file__
-            if file.endswith(".py") and not inner and os.path.isfile(file):
-                found.append([os.path.abspath(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()])
-        return sorted(found)
+
+def modules() -> list[list[str]]:
+    """The project's own files that were imported, with their digests: a change of one makes a cached replay stale."""
+    foreign = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    found = []
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        inner = file.startswith(foreign) or "site-packages" in file or "dist-packages" in file or file == __file__
+        if file.endswith(".py") and not inner and os.path.isfile(file):
+            found.append([os.path.abspath(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()])
+    return sorted(found)
 
 
 def versions() -> dict[str, str]:
@@ -856,7 +860,7 @@ def tell_replay(project: Project, recorder: Recorder) -> None:
     except Enough:
         pass
     tell_recorded(recorder)
-    wire.tell("done", modules=project.modules(), **versions())
+    wire.tell("done", modules=modules(), **versions())
 
 
 def _watched(upgrade: Callable[..., Any], context: Any, recorder: Recorder, trial: bool) -> Callable[..., Any]:
@@ -942,7 +946,7 @@ def _make_version_schema() -> None:
 def tell_recorded(recorder: Recorder) -> None:
     for statement in recorder.statements:
         recorder.wire.tell("statement", **statement)
-    recorder.wire.tell("recorded", reads=list(dict.fromkeys(recorder.reads)), warnings=list(dict.fromkeys(recorder.warnings)))
+    recorder.wire.tell("recorded", reads=list(dict.fromkeys(recorder.reads)), looks=recorder.looks, warnings=list(dict.fromkeys(recorder.warnings)))
 
 
 def run_upgrade(project: Project, recorder: Recorder) -> None:
@@ -1016,7 +1020,7 @@ def main() -> None:
             tell_recorded(recorder)
         sys.__excepthook__(kind, error, trace)
         wire.tell("error", kind=kind.__name__, message=str(getattr(error, "orig", None) or error), sqlstate=sqlstate(error), refused=kind is Refused,
-                  revision=recorder.now if recorder else "", inside=bool(recorder and recorder.now == recorder.revision and not recorder.completed), sql=recorder.failed_sql if recorder else "")  # fmt: skip
+                  revision=recorder.now if recorder else "", inside=bool(recorder and recorder.now == recorder.revision and not recorder.completed), sql=recorder.failed_sql if recorder else "", modules=modules())  # fmt: skip
 
     sys.excepthook = tell_error
     wire.tell("hello", **versions())

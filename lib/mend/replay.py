@@ -32,6 +32,8 @@ __all__ = ["Replay", "Scratch", "Statement", "compare", "operations", "replay"]
 Progress = Callable[[int, int, str], None]
 MISSING_BEFOREHAND = {"3F000", "42704", "42883"}  # a schema, a type or a function that a DBA made before the first revision
 CACHED = 200
+TRIED = "the revision was tried on a copy of the live schema: states of objects are compared, but not with a history"
+LOOKS = "upgrade() looks at the catalog before it acts: operations that it skips on this database are not listed"
 PREPARED = """
 select format('create schema if not exists %I', nspname) from pg_catalog.pg_namespace as n
  where nspname !~ '^pg_' and nspname <> 'information_schema' and coalesce(obj_description(n.oid, 'pg_namespace'), '') not like 'mend:%'
@@ -127,7 +129,7 @@ def replay(
     if found:
         return replace(found, seconds=time.monotonic() - started, cached=True)
     with scratch:
-        run = _Run(project, history, revision, scratch, progress or (lambda done, total, text: None), timeout_s)
+        run = _Run(project, history, revision, scratch, kept, progress or (lambda done, total, text: None), timeout_s)
         made, modules = run.any_way(live, base, base_revision)
     made = replace(made, seconds=time.monotonic() - started)
     if made.method == "history" and made.error is None:
@@ -141,12 +143,14 @@ class _Run:
     history: History
     revision: str
     scratch: Scratch
+    kept: _Kept
     progress: Progress
     timeout_s: float
 
     def any_way(self, live: Mapping[str, str] | None, base: Path | None, base_revision: str) -> tuple[Replay, list[Any]]:
         """From the base that was named, else from nothing, else from the live database's schemas and extensions, else by trial."""
-        events = self._from_base(base, base_revision) if base else self._from_nothing(())
+        failure = self.kept.load_failure() if live else None
+        events = [failure] if failure else self._from_base(base, base_revision) if base else self._from_nothing(())
         if _reached(events):
             return self._replay("history", events, [f"started from the dump {base} at {base_revision}"] if base else [])
         error = events[-1]
@@ -157,12 +161,12 @@ class _Run:
                 return self._replay("history", again, ["schemas and extensions of the live database were made beforehand"])
         if error["event"] != "error" or live is None:
             raise self._failed(error)
+        self.kept.save_failure(error)
         why = f"the history does not run from an empty database: {error.get('revision') or 'env.py'}: {error['kind']} {_first_line(error['message'])}".strip()
         trial = self._trial(live)
         if not _reached(trial):
             raise self._failed(trial[-1])
-        sure = "the revision was tried on a copy of the live schema; states of objects are compared, but what an operation would have undone is not known"
-        return self._replay("trial", trial, [why, sure])
+        return self._replay("trial", trial, [why, TRIED])
 
     def _from_nothing(self, prepared: tuple[str, ...]) -> list[Event]:
         with self.scratch.database() as place:
@@ -237,6 +241,7 @@ class _Run:
         if error and last["sql"]:
             error = f"{error}, in: {last['sql']}"
         judged = method == "history" and not error
+        warnings = [*warnings, LOOKS] if method == "trial" and recorded["looks"] else warnings
         persisted = _persisted(statements, seen["rows"])
         if judged and persisted:
             warnings = [*warnings, *_unrecorded(statements, base, seen)]
@@ -315,23 +320,40 @@ class _Kept:
     def load(self) -> Replay | None:
         import pandas
 
-        try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            if any(_file_digest(path) != digest for path, digest in kept["modules"]):
-                return None
-            made = kept["replay"]
-            statements = tuple(Statement(**{**s, "changes": tuple(Change(**c) for c in s["changes"]), "settings": tuple(s["settings"])}) for s in made["statements"])
-            base = pandas.DataFrame(made["base"], columns=["kind", "identity", "definition"], dtype="str")
-            return Replay(**{**made, "statements": statements, "base": base, "reads": tuple(made["reads"]), "warnings": tuple(made["warnings"])})
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # absent, cut off, or of another version of mend: it is made again
+        kept = self._read()
+        if not kept or "replay" not in kept:
+            return None
+        made = kept["replay"]
+        statements = tuple(
+            Statement(**{**one, "changes": tuple(Change(**c) for c in one["changes"]), "settings": tuple(one["settings"])}) for one in made["statements"]
+        )
+        base = pandas.DataFrame(made["base"], columns=["kind", "identity", "definition"], dtype="str")
+        return Replay(**{**made, "statements": statements, "base": base, "reads": tuple(made["reads"]), "warnings": tuple(made["warnings"])})
+
+    def load_failure(self) -> Event | None:
+        """How the history failed to start from an empty database, so that it is not tried again each time."""
+        kept = self._read()
+        failure: Event | None = kept.get("failure") if kept else None
+        return failure
 
     def save(self, made: Replay, modules: list[Any]) -> None:
         assert made.base is not None
-        plain = {**asdict(replace(made, base=None)), "base": made.base.to_numpy().tolist()}
+        self._write({"modules": modules, "replay": {**asdict(replace(made, base=None)), "base": made.base.to_numpy().tolist()}})
+
+    def save_failure(self, error: Event) -> None:
+        self._write({"modules": error.get("modules", []), "failure": error})
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            kept: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            return None if any(_file_digest(path) != digest for path, digest in kept["modules"]) else kept
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # absent, cut off, or of another version of mend: it is made again
+
+    def _write(self, content: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(f".{time.monotonic_ns()}.new")
-        temporary.write_text(json.dumps({"modules": modules, "replay": plain}), encoding="utf-8")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
         temporary.replace(self.path)
         for old in sorted(self.path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-CACHED]:
             old.unlink(missing_ok=True)
