@@ -6,8 +6,8 @@
 -- One statement for every driver, no binds, no percent sign, no colon. The replay probe runs it in the middle of a user's
 -- transaction, so it must leave nothing behind. It reads the same text from the same object in every session. PostgreSQL
 -- deparses definitions by the session's settings, so these are pinned first and put back last. The order is not left to the
--- planner: each stage is computed from the result of the one before (saved, pinned, schemas, ..., objects, counted, restored).
--- set_config(..., true) ends with the transaction, and with this statement when there is none; after an error in the middle
+-- planner. Each stage is computed from the result of the one before.
+-- set_config(..., true) ends with the transaction, and with this statement when there is none. After an error in the middle
 -- the rollback takes it back.
 with saved as materialized (
   select w.name, w.value as wanted, current_setting(w.name) as value
