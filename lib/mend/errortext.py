@@ -36,7 +36,7 @@ _TABLE = re.compile(
 )
 _CONCURRENT = re.compile(r"\b(?:CREATE(?:\s+UNIQUE)?|DROP)\s+INDEX\s+CONCURRENTLY\b|\bREINDEX\b[^;\n]{0,60}\bCONCURRENTLY\b", re.IGNORECASE)
 _WAITING = re.compile(r"Process (\d+) waits for \w+ on [^;\n]{1,100}; blocked by process (\d+)")
-_KEY = re.compile(r"Key \((?P<columns>[^)=\n]{1,300})\)=\(")
+_KEY = re.compile(r"Key \((?P<columns>[^=\n]{1,300}?)\)=\(")
 _TROUBLE = re.compile(r"\bTraceback\b|Error\b|\b(?:ERROR|FATAL|FAILED)\b|\[exit [1-9]")
 _FIELD = re.compile(r"^\s*(SCHEMA|TABLE|COLUMN|CONSTRAINT) NAME:\s+(\S[^\n]*)$", re.MULTILINE)
 

@@ -61,7 +61,7 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(FAILED, "42704", 0.50, "an object that the revision drops is gone", rf"(?:index|constraint) {_q('constraint')}(?: of relation {_q('table')})? does not exist", when="upgrade"),
     # the ways in which a revision is applied by half
     Signature(FAILED, "55000", 0.80, "an index that was left invalid is used", rf"index {_q('constraint')} is not valid"),
-    Signature(FAILED, "55P04", 0.65, "an enum value is used before it was committed", rf"unsafe use of new value {_q('value')} of enum type {_q('type')}", alone=0.6),
+    Signature(FAILED, "55P04", 0.65, "an enum value is used before it was committed", rf"unsafe use of new value {_q('value')} of enum type \S+", alone=0.6),
     Signature(FAILED, "25001", 0.65, "a statement needs its own transaction", r"(?:CREATE INDEX CONCURRENTLY|DROP INDEX CONCURRENTLY|REINDEX CONCURRENTLY|VACUUM|ALTER SYSTEM|CREATE DATABASE) cannot (?:run inside a transaction block|be executed from a function)", alone=0.3),
     Signature(FAILED, "25P02", 0.40, "an error before it was swallowed; the true cause is in the server's log", r"current transaction is aborted, commands ignored until end of transaction block", when="alembic", alone=0.4),
     Signature(FAILED, "", 0.85, "env.py runs SQL before context.configure(), so nothing is ever committed", r"in autocommit_block\n(?:[^\n]*\n){1,3}?\s*AssertionError"),
@@ -113,7 +113,8 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(MISMATCH, "42704", 0.50, "a type that should be there is not", rf"type {_q('type')} does not exist"),
     Signature(MISMATCH, "42501", 0.70, "the role lacks a privilege here", r"permission denied for (?:schema|table|relation|sequence|database|function|view) \S+|must be owner of \w+ \S+", alone=0.55),
     Signature(MISMATCH, "25006", 0.85, "this server or session is read-only", r"cannot execute [A-Z ]{2,60} in a read-only transaction", alone=0.7),
-    Signature(MISMATCH, "", 0.80, "an extension is missing on this server", r"extension \"[^\"\n]{1,63}\" is not available|could not open extension control file"),
+    Signature(MISMATCH, "0A000", 0.80, "an extension is missing on this server", r"extension \"[^\"\n]{1,63}\" is not available"),
+    Signature(MISMATCH, "58P01", 0.80, "an extension is missing on this server", r"could not open extension control file"),
     Signature(MISMATCH, "", 0.75, "the server's collations changed below the database", r"database \"[^\"\n]{1,63}\" has a collation version mismatch"),
     # the revision graph and the version table
     Signature(CONFLICT, "", 0.96, "the version table names a revision that no file has", rf"Can't locate revision identified by {_ID}|No such revision or branch '(?P<branch>[^'\n]{{1,64}})'"),
@@ -124,7 +125,7 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(CONFLICT, "", 0.95, "the version table holds a revision and its ancestor", r"Requested revision (?P<revision>\S{1,64}) overlaps with other requested revisions \S{1,64}"),
     Signature(CONFLICT, "", 0.95, "revisions refer to each other in a circle", r"(?:Dependency )?(?:[Cc]ycle|[Ll]oop|Self-[Ll]oop) is detected in revisions? "),
     Signature(CONFLICT, "", 0.90, "the version table was changed by someone else, or holds a row twice", r"Online migration expected to match one row when (?:updating '[^'\n]{1,64}' to '(?P<revision>[^'\n]{1,64})'|deleting '[^'\n]{1,64}') in '[^'\n]{1,130}'"),
-    Signature(CONFLICT, "22001", 0.85, "a revision id is longer than the version table's 32 characters", r"value too long for type character varying\(32\)(?=[\s\S]{0,2000}?(?:UPDATE|INSERT INTO) \S*alembic_version)"),
+    Signature(CONFLICT, "22001", 0.85, "a revision id is longer than the version table's 32 characters", r"value too long for type character varying\(32\)(?=[\s\S]{0,2000}?(?i:UPDATE|INSERT INTO) \S*alembic_version)"),
     Signature(CONFLICT, "", 0.75, "a revision file is broken", r"[/\\]versions[/\\][^\n\"]{1,200}\.py\"?, line \d+(?:[^\n]*\n){1,5}?\s*(?:SyntaxError|IndentationError):"),
     Signature(CONFLICT, "", 0.75, "a revision file is broken", r"module '[^'\n]{1,200}' has no attribute '(?:upgrade|down_revision|revision)'|Could not determine revision id from filename"),
 )  # fmt: skip
@@ -138,7 +139,7 @@ CLASSES: dict[str, str] = {
     "transactiontimeout": "25P04", "diskfull": "53100", "unsafenewenumvalueusage": "55P04", "activesqltransaction": "25001",
     "infailedsqltransaction": "25P02", "dependentobjectsstillexist": "2BP01", "undefinedcolumn": "42703", "undefinedtable": "42P01",
     "undefinedobject": "42704", "featurenotsupported": "0A000", "invalidcachedstatement": "0A000", "stringdatarighttruncation": "22001",
-    "insufficientprivilege": "42501", "readonlysqltransaction": "25006", "wrongobjecttype": "42809", "objectnotinprerequisitestate": "55000",
+    "insufficientprivilege": "42501", "readonlysqltransaction": "25006", "undefinedfile": "58P01", "wrongobjecttype": "42809", "objectnotinprerequisitestate": "55000",
 }  # fmt: skip
 
 STATES = frozenset(CLASSES.values()) | {signature.sqlstate for signature in SIGNATURES if signature.sqlstate}
