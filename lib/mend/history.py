@@ -26,7 +26,7 @@ from mend.project import Environment, Project, environment, find_python
 
 if TYPE_CHECKING:
     import pandas
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnClause, Connection
 
 __all__ = ["Environment", "History", "Project", "Revision", "environment", "find_python", "lint", "pending", "read", "version_rows", "version_tables"]
 
@@ -209,15 +209,15 @@ def version_rows(conn: Connection, *, configured: str = "alembic_version") -> pa
     from sqlalchemy import column, select, table
 
     rows: list[tuple[str, str, str]] = []
-    for place in version_tables(conn, configured=configured).itertuples(index=False):
-        if not place.readable:
+    version_num: ColumnClause[str] = column("version_num")
+    for schema, name, readable in version_tables(conn, configured=configured).to_numpy().tolist():
+        if not readable:
             raise PrivilegeMissing(
-                f"This role may not read {place.schema}.{place.table}, so it is unknown which revision the database is at. "
+                f"This role may not read {schema}.{name}, so it is unknown which revision the database is at. "
                 "Nothing was changed. Grant SELECT on it, or use another role."
             )
-        version_num = column("version_num")
-        found = conn.execute(select(version_num).select_from(table(place.table, schema=place.schema)).order_by(version_num))
-        rows += [(place.schema, place.table, row[0]) for row in found]
+        found = conn.execute(select(version_num).select_from(table(name, schema=schema)).order_by(version_num))
+        rows += [(schema, name, row[0]) for row in found]
     return pandas.DataFrame(rows, columns=["schema", "table", "version_num"], dtype="str")
 
 

@@ -129,8 +129,9 @@ def _in_autocommit(block: ast.With, function: Function) -> Iterator[tuple[int, s
 def _in_env(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """SQL on a connection in the same function, before context.configure() and with no commit or rollback between."""
     functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    for scope in (*functions, tree):
-        inner = {id(node) for one in functions if one is not scope for node in ast.walk(one)} if scope is tree else set()
+    in_functions = {id(node) for one in functions for node in ast.walk(one)}
+    scopes: list[tuple[ast.AST, set[int]]] = [*((one, set[int]()) for one in functions), (tree, in_functions)]
+    for scope, inner in scopes:
         calls = sorted((n for n in ast.walk(scope) if isinstance(n, ast.Call) and id(n) not in inner), key=lambda c: (c.lineno, c.col_offset))
         open_since = 0
         for call in calls:

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import weakref
 from argparse import Namespace
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if __name__ == "__main__" and sys.path and Path(sys.path[0]) == Path(__file__).resolve().parent:
@@ -175,10 +175,9 @@ def render(raw: Any, statement: str, parameters: Any, context: Any) -> str:
         return statement
     module = type(raw).__mro__[-2].__module__ + " " + type(raw).__module__
     if "psycopg2" in module:
-        import psycopg2.extensions
-
         text = raw.cursor().mogrify(statement, parameters)
-        return text.decode(psycopg2.extensions.encodings[raw.encoding]) if isinstance(text, bytes) else str(text)
+        encodings = sys.modules["psycopg2.extensions"].encodings
+        return text.decode(encodings[raw.encoding]) if isinstance(text, bytes) else str(text)
     if "asyncpg" in module:
         return _with_literals(statement, parameters)
     import psycopg
@@ -313,8 +312,8 @@ class Connects:
                 await raw.rollback()
             return raw
 
-        module.Connection.connect = classmethod(connect)
-        module.AsyncConnection.connect = classmethod(connect_async)
+        module.Connection.connect = classmethod(connect)  # type: ignore[arg-type]
+        module.AsyncConnection.connect = classmethod(connect_async)  # type: ignore[arg-type]
         module.connect = module.Connection.connect
 
     def _asyncpg(self, module: Any) -> None:
@@ -437,7 +436,7 @@ class Recorder:
                 return flush(impl)
 
         base.invoke = labelled_invoke
-        alembic_batch.BatchOperationsImpl.flush = labelled_flush  # type: ignore[method-assign]
+        alembic_batch.BatchOperationsImpl.flush = labelled_flush  # type: ignore[assignment,method-assign]
 
     def enter(self, conn: Any) -> None:
         self.inside = True
@@ -787,8 +786,8 @@ def modules() -> list[list[str]]:
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None) or ""
         inner = file.startswith(foreign) or "site-packages" in file or "dist-packages" in file or file == __file__
-        if file.endswith(".py") and not inner and os.path.isfile(file):
-            found.append([os.path.abspath(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()])
+        if file.endswith(".py") and not inner and Path(file).is_file():
+            found.append([str(Path(file).absolute()), hashlib.sha256(Path(file).read_bytes()).hexdigest()])
     return sorted(found)
 
 
@@ -855,10 +854,8 @@ def tell_replay(project: Project, recorder: Recorder) -> None:
         steps[0].migration_fn = _watched(steps[0].migration_fn, context, recorder, trial)
         return steps
 
-    try:
+    with suppress(Enough):
         project.run(work, recorder.revision)
-    except Enough:
-        pass
     tell_recorded(recorder)
     wire.tell("done", modules=modules(), **versions())
 
@@ -1028,9 +1025,8 @@ def main() -> None:
     # The parents are built in a process of their own, as in real life: revisions keep state in modules, and SQLAlchemy
     # remembers the enums that it made.  A fork spares the second import of alembic.
     child = os.fork() if first else 0
-    if child:
-        if os.waitpid(child, 0)[1]:
-            os._exit(1)  # it told why
+    if child and os.waitpid(child, 0)[1]:
+        os._exit(1)  # it told why
     connects = Connects(asked)
     project = Project(asked, wire)
     if first and not child:

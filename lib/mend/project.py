@@ -169,7 +169,8 @@ def _start(project: Project, printed: IO[bytes]) -> subprocess.Popen[str]:
 
 
 def _converse(child: subprocess.Popen[str], request: Mapping[str, Any], on_event: Callable[[Event], None] | None) -> list[Event]:
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin
+    assert child.stdout
     events: list[Event] = []
     try:
         _say(child.stdin, json.dumps(request))
