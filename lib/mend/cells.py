@@ -46,7 +46,8 @@ def kernel(environ: Mapping[str, str]) -> Iterator[Kernel]:
         run_sync(manager.start_kernel)(env={**environ, "IPYTHONDIR": folder})
         yield manager
     finally:
-        run_sync(manager.shutdown_kernel)(now=False)
+        if manager.has_kernel:  # not shut down by its client, because that was never made
+            run_sync(manager.shutdown_kernel)(now=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -106,10 +107,10 @@ def run(
     story.notebook_start()
     try:
         if km is not None:
-            Client(story, stop, km=km, **options).execute()
+            Client(story, stop, km=km, **options).execute(cleanup_kc=True)
         else:
             with kernel(_inherited()) as own:
-                Client(story, stop, km=own, **options).execute()
+                Client(story, stop, km=own, **options).execute(cleanup_kc=True)
     finally:
         story.notebook_complete()
     return story.nb
