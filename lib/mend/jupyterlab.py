@@ -18,7 +18,10 @@ from mend import settings
 from mend.archive import Record
 from mend.integrity import WORKING
 
-_NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+_OVERRIDES = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "defer"},  # every cell is in the page: the browser finds and prints it
+}
 
 
 def serve(
@@ -54,7 +57,7 @@ def write_copy(record: Record, template: Path, given: Mapping[str, Any]) -> None
 def _command(record: Record, folder: str, port: int) -> list[str]:
     overrides = Path(folder) / "settings"
     overrides.mkdir()
-    (overrides / "overrides.json").write_text(json.dumps(_NO_NEWS), encoding="utf-8")
+    (overrides / "overrides.json").write_text(json.dumps(_OVERRIDES), encoding="utf-8")
     command = [
         sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={record.path}", "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.answer_yes=True", "--Application.log_level=WARN",
