@@ -192,8 +192,10 @@ def test_the_locks_are_those_that_postgresql_holds(connection: psycopg.Connectio
     indexes = {name[:-1] for name in truth if name.endswith("#")}
     tables = {name: mode for name, mode in truth.items() if not name.endswith("#")}
     claimed = said(statement) | BY_NOTE.get(statement, {})
-    if statement.startswith(("grant", "revoke")) and not tables:  # older servers take no lock there
-        tables = claimed
+    if connection.info.server_version < 180000 and statement.startswith(("grant", "revoke")):
+        tables["users"] = "ACCESS SHARE"  # older servers take no lock there; one too many is fine
+    if connection.info.server_version < 140000 and "detach" in statement:
+        tables["parts_1"] = "ACCESS EXCLUSIVE"  # 13 takes a weaker one
     assert {name: mode for name, mode in claimed.items() if name not in indexes} == tables
     assert all(truth[f"{name}#"] == mode for name, mode in claimed.items() if name in indexes)
 
@@ -249,6 +251,8 @@ def test_an_unknown_statement_is_assumed_to_take_the_strongest() -> None:
     ],
 )
 def test_runs_in_transaction_agrees_with_the_server(connection: psycopg.Connection, statement: str) -> None:
+    if connection.info.server_version < 140000 and "detach" in statement:
+        pytest.skip("DETACH CONCURRENTLY came with 14")
     connection.execute("savepoint here")
     try:
         connection.cursor().execute(statement)

@@ -253,7 +253,7 @@ with saved as materialized (
     from pg_catalog.pg_depend d join pg_catalog.pg_depend n on n.classid = d.classid and n.objid = d.objid join schemas s on s.oid = n.refobjid
     where d.classid = to_regclass('pg_catalog.pg_publication_namespace') and n.refclassid = cast('pg_catalog.pg_namespace' as regclass)
       and d.refclassid = cast('pg_catalog.pg_publication' as regclass)) e on e.publication = p.oid
-  group by p.oid
+  group by p.oid, p.pubname, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot
   union all
   select 'event_trigger', quote_ident(g.evtname), 'on ' || quote_ident(g.evtevent)
          || coalesce(' when tag in (' || (select string_agg(quote_literal(o.tag), ', ') from unnest(g.evttags) as o (tag)) || ')', '')
