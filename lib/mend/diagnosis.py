@@ -75,10 +75,17 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Prevention:
-    """One thing that would have stopped the incident; ``diff`` is a unified diff of a file where there is one to propose."""
+    """One thing that would have stopped the incident; ``diff`` is a unified diff of a file where there is one to propose.
+
+    Where a plan may write the file: ``path``, the ``sha256`` of its ``present`` text, and the ``text`` to put in its place.
+    """
 
     says: str
     diff: str = ""
+    path: str = ""
+    sha256: str = ""
+    present: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)

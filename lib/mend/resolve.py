@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Connection
 
 from mend import catalog, queries
 from mend.errors import OutcomeUnknown, PreconditionFailed
-from mend.journal import Event
+from mend.journal import Event, sha256
 from mend.plan import Expect, Plan, Step
 from mend.target import Target
 
@@ -84,9 +85,22 @@ def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outc
     xids = [event.payload["xid"] for event in events if event.kind == "step_xid"]
     if step.kind == "sql" and step.transactional and not xids:
         return Outcome("not_done", "COMMIT was never sent: its transaction id would be in the journal")
+    if step.kind == "file":
+        return by_content(n, step)
     if xids:
         return _by_transaction(target, n, step, str(xids[-1]))
     return by_catalog(target, n, step)
+
+
+def by_content(n: int, step: Step) -> Outcome:
+    """A step that replaces a file, judged by what the file holds: it is replaced in one go."""
+    path = Path(step.arguments["path"])
+    present = sha256(path.read_bytes()) if path.is_file() else ""
+    if present == sha256(str(step.arguments["text"])):
+        return Outcome("done", f"{path.name} holds the new text")
+    if present == step.arguments["sha256"]:
+        return Outcome("not_done", f"{path.name} holds the old text")
+    raise OutcomeUnknown(f"Step {n + 1} ({step.says}): {path} holds neither the old text nor the new one. Nothing was started. Look at the file, then make a new plan.")
 
 
 def _by_transaction(target: Target, n: int, step: Step, xid: str) -> Outcome:
