@@ -66,17 +66,29 @@ def facets(conn: Connection) -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize("session", SESSIONS)
 def test_the_same_object_reads_the_same_in_every_session(conn: Connection, database: str, session: str) -> None:
     plain = catalog.snapshot(conn)
-    with sqlalchemy.create_engine(database, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool).connect() as other:
+    with sqlalchemy.create_engine(
+        database, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+    ).connect() as other:
         run(other, session)
         assert catalog.diff(plain, catalog.snapshot(other)) == ()
 
 
-SETTINGS = ("search_path", "timezone", "datestyle", "intervalstyle", "extra_float_digits", "bytea_output", "quote_all_identifiers")
+SETTINGS = (
+    "search_path",
+    "timezone",
+    "datestyle",
+    "intervalstyle",
+    "extra_float_digits",
+    "bytea_output",
+    "quote_all_identifiers",
+)
 
 
 @pytest.mark.parametrize("local", ["", "local "])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_every_setting_is_what_it_was_before_and_after_the_transaction_ends(conn: Connection, local: str, end: str) -> None:
+def test_every_setting_is_what_it_was_before_and_after_the_transaction_ends(
+    conn: Connection, local: str, end: str
+) -> None:
     def settings() -> list[str]:
         return [conn.exec_driver_sql(f"show {name}").scalar_one() for name in SETTINGS]
 
@@ -95,7 +107,9 @@ def test_every_setting_is_what_it_was_before_and_after_the_transaction_ends(conn
 
 
 def test_the_settings_survive_an_autocommit_session(database: str) -> None:
-    with sqlalchemy.create_engine(database, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool).connect() as conn:
+    with sqlalchemy.create_engine(
+        database, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+    ).connect() as conn:
         run(conn, "set search_path = app, public")
         catalog.snapshot(conn)
         assert conn.exec_driver_sql("show search_path").scalar_one() == "app, public"
@@ -121,7 +135,10 @@ def test_it_leaves_the_users_transaction_usable(conn: Connection) -> None:
 
 
 def test_identities_are_quoted_and_unique(conn: Connection) -> None:
-    run(conn, f'create schema "a.b"; create table "a.b"."C ""d" ("e.f" integer not null default 1, "select" text, "{"ü" * 31}" text)')
+    run(
+        conn,
+        f'create schema "a.b"; create table "a.b"."C ""d" ("e.f" integer not null default 1, "select" text, "{"ü" * 31}" text)',
+    )
     frame = catalog.snapshot(conn)
     assert not frame.duplicated(["kind", "identity"]).any()
     found = facets(conn)
@@ -132,8 +149,14 @@ def test_identities_are_quoted_and_unique(conn: Connection) -> None:
 
 def test_what_is_not_ours_to_look_at_is_left_out(conn: Connection) -> None:
     before = catalog.snapshot(conn)
-    run(conn, "create schema kept; comment on schema kept is 'mend: before images'; create table kept.t (id serial primary key)")
-    run(conn, "create view kept.v as select * from kept.t; comment on table kept.t is 'x'; create type kept.e as enum ('a')")
+    run(
+        conn,
+        "create schema kept; comment on schema kept is 'mend: before images'; create table kept.t (id serial primary key)",
+    )
+    run(
+        conn,
+        "create view kept.v as select * from kept.t; comment on table kept.t is 'x'; create type kept.e as enum ('a')",
+    )
     run(conn, "create function kept.f() returns integer language sql as 'select 1'; grant select on kept.t to public")
     run(conn, "create temp table scratch (id integer primary key)")
     assert catalog.diff(before, catalog.snapshot(conn)) == ()
@@ -142,9 +165,15 @@ def test_what_is_not_ours_to_look_at_is_left_out(conn: Connection) -> None:
 
 
 def test_partitions_are_not_noise_but_their_invalid_indexes_are_seen(conn: Connection) -> None:
-    run(conn, "alter table log add id bigint not null default 0, add primary key (at, id), add check (id >= 0); create index log_id on log (id)")
+    run(
+        conn,
+        "alter table log add id bigint not null default 0, add primary key (at, id), add check (id >= 0); create index log_id on log (id)",
+    )
     found = facets(conn)
-    assert {key for key in found if key[1].startswith("public.log_2024")} == {("table", "public.log_2024"), ("partition", "public.log_2024")}
+    assert {key for key in found if key[1].startswith("public.log_2024")} == {
+        ("table", "public.log_2024"),
+        ("partition", "public.log_2024"),
+    }
     run(conn, "alter table log_2024 alter id set default 7")
     assert facets(conn)["default", "public.log_2024.id"] == "7"
     run(conn, "update pg_index set indisvalid = false where indexrelid = 'log_2024_id_idx'::regclass")
@@ -156,8 +185,15 @@ def test_an_index_says_its_state_in_a_form_that_can_be_parted(conn: Connection) 
     found = facets(conn)
     assert catalog.index_state(found["index", "public.plain"])[1] == ""
     assert catalog.index_state(found["index", "public.at_only"])[1] == " INVALID, not attached to all partitions"
-    for valid, ready, live, state in (("f", "f", "t", " INVALID"), ("f", "t", "t", " INVALID, ready"), ("f", "f", "f", " INVALID, dead")):
-        run(conn, f"update pg_index set indisvalid = '{valid}', indisready = '{ready}', indislive = '{live}' where indexrelid = 'plain'::regclass")
+    for valid, ready, live, state in (
+        ("f", "f", "t", " INVALID"),
+        ("f", "t", "t", " INVALID, ready"),
+        ("f", "f", "f", " INVALID, dead"),
+    ):
+        run(
+            conn,
+            f"update pg_index set indisvalid = '{valid}', indisready = '{ready}', indislive = '{live}' where indexrelid = 'plain'::regclass",
+        )
         definition, found_state = catalog.index_state(facets(conn)["index", "public.plain"])
         assert (definition, found_state) == ("CREATE INDEX plain ON public.orders USING btree (user_id)", state)
 
@@ -214,9 +250,14 @@ def test_a_diff_read_backwards_is_the_diff_reversed(conn: Connection) -> None:
 def test_changes_as_a_frame_keep_their_columns_when_there_are_none(conn: Connection) -> None:
     frame = catalog.as_frame([Change("index", "public.i", None, "CREATE INDEX")])
     assert frame.isna().to_numpy().tolist() == [[False, False, True, False]]
-    assert [str(dtype) for dtype in catalog.as_frame([]).dtypes] == ["str"] * 4 == [str(dtype) for dtype in frame.dtypes]
+    assert (
+        [str(dtype) for dtype in catalog.as_frame([]).dtypes] == ["str"] * 4 == [str(dtype) for dtype in frame.dtypes]
+    )
 
 
 def test_importing_the_catalog_loads_nothing_heavy() -> None:
     code = "import sys, mend.catalog, mend.ddl, mend.locks; print({'pandas', 'sqlalchemy', 'alembic'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )

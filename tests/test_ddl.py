@@ -253,9 +253,13 @@ def test_a_late_not_null_is_validated_in_place(conn: Connection) -> None:
     run(conn, "alter table users add constraint nn not null score not valid")
     change = Change("not_null", "public.users.score", "not null not valid", "not null")
     run(conn, *ddl.forward(change))
-    assert change.after in {row.definition for row in catalog.snapshot(conn).itertuples() if row.identity == change.identity}
+    assert change.after in {
+        row.definition for row in catalog.snapshot(conn).itertuples() if row.identity == change.identity
+    }
     run(conn, *ddl.inverse(change))
-    assert change.before in {row.definition for row in catalog.snapshot(conn).itertuples() if row.identity == change.identity}
+    assert change.before in {
+        row.definition for row in catalog.snapshot(conn).itertuples() if row.identity == change.identity
+    }
 
 
 def test_what_hangs_on_a_view_that_is_made_anew_is_made_again_and_so_are_the_views_on_it(conn: Connection) -> None:
@@ -277,7 +281,9 @@ def test_an_index_goes_and_comes_concurrently_when_asked() -> None:
     change = Change("index", "public.ix", None, IX)
     assert ddl.inverse(change) == ("drop index public.ix",)
     assert ddl.inverse(change, concurrently=True) == ("drop index concurrently public.ix",)
-    assert ddl.forward(change, concurrently=True) == ("CREATE UNIQUE INDEX CONCURRENTLY ix ON public.t USING btree (a)",)
+    assert ddl.forward(change, concurrently=True) == (
+        "CREATE UNIQUE INDEX CONCURRENTLY ix ON public.t USING btree (a)",
+    )
     assert ddl.inverse_of([change], concurrently=True) == ("drop index concurrently public.ix",)
 
 

@@ -150,9 +150,19 @@ def connection(server: Server) -> Iterator[psycopg.Connection]:
 
 def held(connection: psycopg.Connection, statement: str) -> dict[str, str]:
     """The strongest mode per relation, as PostgreSQL holds it after the statement."""
-    known = [oid for (oid,) in connection.execute("select oid from pg_class where relnamespace = 'public'::regnamespace").fetchall()]
-    names = dict(connection.execute("""select oid, relname || case when relkind in ('i', 'I') then '#' else '' end
-                                       from pg_class where oid = any(%s)""", [known]).fetchall())
+    known = [
+        oid
+        for (oid,) in connection.execute(
+            "select oid from pg_class where relnamespace = 'public'::regnamespace"
+        ).fetchall()
+    ]
+    names = dict(
+        connection.execute(
+            """select oid, relname || case when relkind in ('i', 'I') then '#' else '' end
+                                       from pg_class where oid = any(%s)""",
+            [known],
+        ).fetchall()
+    )
     connection.commit()
     with connection.transaction(force_rollback=True):
         connection.cursor().execute(statement)
@@ -221,12 +231,16 @@ def test_the_locks_are_those_that_postgresql_holds(connection: psycopg.Connectio
         ("", []),
     ],
 )  # fmt: skip
-def test_statements_outside_transactions_and_unknown_ones_have_known_locks(statement: str, expected: list[tuple[str, str]]) -> None:
+def test_statements_outside_transactions_and_unknown_ones_have_known_locks(
+    statement: str, expected: list[tuple[str, str]]
+) -> None:
     assert [(lock.relation, lock.mode) for lock in locks.locks_of(statement)] == expected
 
 
 def test_an_unknown_statement_is_assumed_to_take_the_strongest() -> None:
-    assert locks.locks_of("do $$ begin null; end $$") == (Lock("?", "ACCESS EXCLUSIVE", "not recognised: assume the strongest"),)
+    assert locks.locks_of("do $$ begin null; end $$") == (
+        Lock("?", "ACCESS EXCLUSIVE", "not recognised: assume the strongest"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,11 @@ def test_a_header_is_read_whole() -> None:
     query = queries.parse("x/y", GOOD)
     assert query.question == "Which rows?"
     assert query.binds == (queries.Field("low", "int8"), queries.Field("names", "text[]", "quoted, each"))
-    assert [(column.name, column.unit) for column in query.columns] == [("id", ""), ("wait_s", "seconds"), ("at", "UTC")]
+    assert [(column.name, column.unit) for column in query.columns] == [
+        ("id", ""),
+        ("wait_s", "seconds"),
+        ("at", "UTC"),
+    ]
     assert query.needs == "PostgreSQL >= 13"
     assert query.sql == "-- a comment of the body\nselect 1\n"
 
@@ -54,7 +58,10 @@ def test_a_header_that_is_not_whole_names_the_file(old: str, new: str, says: str
         queries.parse("x/y", GOOD.replace(old, new))
 
 
-@pytest.mark.parametrize("name", ["catalog/nothing", "nothing/here", "catalog", "../catalog/objects", "catalog/Objects", "catalog/objects.sql"])
+@pytest.mark.parametrize(
+    "name",
+    ["catalog/nothing", "nothing/here", "catalog", "../catalog/objects", "catalog/Objects", "catalog/objects.sql"],
+)
 def test_a_question_that_is_not_there_is_an_error(name: str) -> None:
     with pytest.raises(errors.QueryFileBroken, match="The question was not asked"):
         queries.question(name)
@@ -66,7 +73,9 @@ def test_every_file_keeps_the_contract_of_its_header(file: str) -> None:
     query = queries.parse(name, (SQL / file).read_text(encoding="utf-8"))
     used = set(sqlalchemy.text(query.sql).compile().params)
     assert used == {bind.name for bind in query.binds}
-    forbidden = r"pg_(terminate|cancel)_backend|pg_reload_conf|setval|nextval|pg_switch_wal|lo_(un)?link|dblink|pg_read_file"
+    forbidden = (
+        r"pg_(terminate|cancel)_backend|pg_reload_conf|setval|nextval|pg_switch_wal|lo_(un)?link|dblink|pg_read_file"
+    )
     assert not re.search(forbidden, query.sql) or query.name.startswith("execute/")
 
 
@@ -88,8 +97,18 @@ def write(folder: Path, file: str, *, binds: str = "none", columns: str = "a int
 def test_the_newest_variant_that_the_server_can_run_is_chosen(folder: Path) -> None:
     for file in ("q.sql", "q.pg15.sql", "q.pg17.sql", "q_other.pg18.sql"):
         write(folder, file, sql=f"select 1 as a -- {file}")
-    chosen = {v: queries.question("here/q", version_num=v).sql.split("-- ")[1].strip() for v in (0, 140011, 150002, 160000, 170000, 180006)}
-    assert chosen == {0: "q.sql", 140011: "q.sql", 150002: "q.pg15.sql", 160000: "q.pg15.sql", 170000: "q.pg17.sql", 180006: "q.pg17.sql"}
+    chosen = {
+        v: queries.question("here/q", version_num=v).sql.split("-- ")[1].strip()
+        for v in (0, 140011, 150002, 160000, 170000, 180006)
+    }
+    assert chosen == {
+        0: "q.sql",
+        140011: "q.sql",
+        150002: "q.pg15.sql",
+        160000: "q.pg15.sql",
+        170000: "q.pg17.sql",
+        180006: "q.pg17.sql",
+    }
 
 
 def connect(database: str) -> sqlalchemy.Connection:
@@ -108,13 +127,17 @@ TYPED = {
 
 
 @pytest.mark.parametrize("where", ["", "where false", "union all select null, null, null, null, null, null, null"])
-def test_columns_and_dtypes_come_from_the_header_also_when_empty_or_null(folder: Path, database: str, where: str) -> None:
+def test_columns_and_dtypes_come_from_the_header_also_when_empty_or_null(
+    folder: Path, database: str, where: str
+) -> None:
     columns = ", ".join(f"{name} {type_name}" for name, (type_name, _, _) in TYPED.items())
     values = ", ".join(f"cast({value} as {type_name}) as {name}" for name, (type_name, value, _) in TYPED.items())
     write(folder, "typed.sql", columns=columns, sql=f"select {values} {where}")
     with connect(database) as conn:
         frame = queries.frame(conn, "here/typed")
-    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {name: dtype for name, (_, _, dtype) in TYPED.items()}
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
+        name: dtype for name, (_, _, dtype) in TYPED.items()
+    }
     assert frame.attrs["question"] == "What?"
     assert "select cast" in frame.attrs["sql"]
     if not where:

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from mend.plan import Lock
+from mend.rewriting import statement_rewrites
+from mend.sqltext import IF, NAME, PART, actions, statements
+
+__all__ = ["MODES", "UNKNOWN", "Lock", "locks_of", "rewrites", "runs_in_transaction"]
 
 #: Weakest first. From SHARE UPDATE EXCLUSIVE on a statement conflicts with itself; from SHARE on it blocks writers;
 #: ACCESS EXCLUSIVE blocks readers too.
@@ -20,25 +25,7 @@ MODES = (
 AS, RS, RX, SUE, S, SRX, X, AX = MODES
 
 
-@dataclass(frozen=True)
-class Lock:
-    """One lock: the relation as the statement names it, the mode, and what else the operator should know."""
-
-    relation: str
-    mode: str
-    note: str = ""
-
-
 UNKNOWN = Lock("?", AX, "not recognised: assume the strongest")
-
-_LEXER = re.compile(
-    r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<string>[EeBbXxNn]?'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
-    r"""|(?P<name>"(?:[^"]|"")*")|(?P<word>[^\W\d][\w$]*)|(?P<space>\s+)|(?P<other>\d[\w.]*|.)""",
-    re.DOTALL,
-)
-_NAME = r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)(?:\.(?:"(?:[^"]|"")*"|[^\W\d][\w$]*))*'
-_PART = r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)'
-_IF = r"(?:if (?:not )?exists )?"
 
 
 def locks_of(sql: str) -> tuple[Lock, ...]:
@@ -68,28 +55,9 @@ def runs_in_transaction(sql: str) -> bool:
     return not any(_OUTSIDE.match(statement) for statement in statements(sql))
 
 
-def statements(sql: str) -> list[str]:
-    """Each statement in a normal form: lower case, single spaces, no comments; strings are emptied, quoted names kept.
-
-    >>> statements('ALTER  TABLE "T" -- why\\n SET (fillfactor = 70); SELECT \\'x;y\\'')
-    ['alter table "T" set ( fillfactor = 70 )', "select ''"]
-    """
-    found: list[list[str]] = [[]]
-    for token in _LEXER.finditer(_without_nested_comments(sql)):
-        if token.lastgroup == "other" and token[0] == ";":
-            found.append([])
-        elif token.lastgroup not in ("comment", "space"):
-            text = "''" if token["string"] else token[0] if token["name"] else token[0].lower()
-            found[-1].append(text)
-    return [re.sub(r" ?\. ?", ".", " ".join(words)) for words in found if words]
-
-
-def _without_nested_comments(sql: str) -> str:
-    """PostgreSQL nests /* */; take the innermost away until only plain ones are left."""
-    inner = re.compile(r"(?<=/\*)((?:(?!/\*|\*/).)*)/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)
-    while inner.search(sql):
-        sql = inner.sub(r"\1", sql)
-    return sql
+def _rewrites(statement: str) -> bool | None:
+    """Unknown for what we do not know, not False."""
+    return None if _locks(statement) == (UNKNOWN,) else statement_rewrites(statement)
 
 
 def _strongest(locks: Iterable[Lock]) -> tuple[Lock, ...]:
@@ -128,7 +96,7 @@ def _fixed(mode: str, note: str = "") -> Rule:
 
 def _names(text: str) -> list[str]:
     """``a , only b *`` -> ["a", "b"]."""
-    return [name for name in re.findall(_NAME, text) if name != "only"]
+    return [name for name in re.findall(NAME, text) if name != "only"]
 
 
 def _none(_: re.Match[str], __: str) -> tuple[Lock, ...]:
@@ -138,21 +106,25 @@ def _none(_: re.Match[str], __: str) -> tuple[Lock, ...]:
 
 def _reading(statement: str) -> tuple[Lock, ...]:
     """The relations that a query reads: what follows FROM and JOIN, and is neither a function nor a WITH query."""
-    own = set(re.findall(rf"(?:with(?: recursive)?|,) ({_NAME}) (?:\( [^()]* \) )?as (?:(?:not )?materialized )?\(", statement))
+    own = set(
+        re.findall(rf"(?:with(?: recursive)?|,) ({NAME}) (?:\( [^()]* \) )?as (?:(?:not )?materialized )?\(", statement)
+    )
     mode = RS if re.search(r" for (?:no key )?(?:update|share)\b| for key share\b", statement) else AS
     found: list[str] = []
     for clause in re.finditer(rf"\b(?:from|join|using|table)(?: only)? ({_READ}(?: , {_READ})*)(?! \()", statement):
         found += [_names(item)[0] for item in clause[1].split(" , ")]
-    return tuple(Lock(name, mode) for name in found if name not in own and name not in _NOT_NAMES)
+    return tuple(Lock(name, mode) for name in found if name not in own and name not in __NOT_NAMES)
 
 
-_READ = rf"{_NAME}(?: as \w+| (?!(?:using|where|on|join|left|right|full|inner|cross|natural|set|group|order|limit|returning|for|union)\b)\w+)?"
-_NOT_NAMES = frozenset({"select", "lateral", "only", "values", "unnest", "generate_series", "jsonb_array_elements"})
+_READ = rf"{NAME}(?: as \w+| (?!(?:using|where|on|join|left|right|full|inner|cross|natural|set|group|order|limit|returning|for|union)\b)\w+)?"
+__NOT_NAMES = frozenset({"select", "lateral", "only", "values", "unnest", "generate_series", "jsonb_array_elements"})
 
 
 def _query(_: re.Match[str], statement: str) -> tuple[Lock, ...]:
     """SELECT, INSERT, UPDATE, DELETE, MERGE, with or without WITH: the written relation, and those that are read."""
-    writes = re.findall(rf"\b(?:insert into|(?<!for )update(?: only)?|delete from(?: only)?|merge into) ({_NAME})", statement)
+    writes = re.findall(
+        rf"\b(?:insert into|(?<!for )update(?: only)?|delete from(?: only)?|merge into) ({NAME})", statement
+    )
     writes = [name for name in writes if name not in ("set", "skip", "nowait", "of")]
     written = tuple(Lock(name, RX) for name in writes)
     return written + tuple(lock for lock in _reading(statement) if lock.relation not in writes)
@@ -161,21 +133,9 @@ def _query(_: re.Match[str], statement: str) -> tuple[Lock, ...]:
 def _alter_table(match: re.Match[str], _: str) -> tuple[Lock, ...]:
     """The strongest of all actions; a foreign key and a partition lock a second table."""
     found: list[Lock] = []
-    for action in _actions(match["rest"]):
+    for action in actions(match["rest"]):
         found += _action(match["rel"], action)
     return tuple(found)
-
-
-def _actions(text: str) -> list[str]:
-    """Split at the commas that stand outside parentheses."""
-    depth, found = 0, [""]
-    for word in text.split(" "):
-        depth += (word == "(") - (word == ")")
-        if word == "," and depth == 0:
-            found.append("")
-        else:
-            found[-1] += word + " "
-    return [action.strip() for action in found]
 
 
 def _action(table: str, action: str) -> tuple[Lock, ...]:
@@ -183,7 +143,7 @@ def _action(table: str, action: str) -> tuple[Lock, ...]:
     for pattern, mode, note in _ACTIONS:
         if match := re.match(pattern, action):
             found = [Lock(table, mode, note)]
-            if referenced := re.search(rf" references ({_NAME})", action):
+            if referenced := re.search(rf" references ({NAME})", action):
                 found.append(Lock(referenced[1], SRX, "the table that it refers to"))
             if "other" in match.re.groupindex:
                 found.append(Lock(match["other"], SUE if pattern.startswith("(no )?inherit") else AX))
@@ -208,10 +168,14 @@ _ACTIONS: tuple[tuple[str, str, str], ...] = (
     (r"alter (?:column )?\S+ set not null", AX, f"{_SCAN}, unless a valid CHECK proves it"),
     (r"cluster on|set without cluster", SUE, ""),
     (r"(?:re)?set \(", SUE, ""),
-    (rf"attach partition (?P<other>{_NAME})", SUE, "reads the partition meanwhile, unless a valid CHECK proves its bound"),
-    (rf"detach partition (?P<other>{_NAME}) concurrently", SUE, ""),
-    (rf"detach partition (?P<other>{_NAME})", AX, ""),
-    (rf"(no )?inherit (?P<other>{_NAME})", AX, ""),
+    (
+        rf"attach partition (?P<other>{NAME})",
+        SUE,
+        "reads the partition meanwhile, unless a valid CHECK proves its bound",
+    ),
+    (rf"detach partition (?P<other>{NAME}) concurrently", SUE, ""),
+    (rf"detach partition (?P<other>{NAME})", AX, ""),
+    (rf"(no )?inherit (?P<other>{NAME})", AX, ""),
     (r"drop constraint", AX, "of a foreign key: on the table that it refers to as well"),
     (r"drop (?:column )?", AX, "of a column with a foreign key: on the table that it refers to as well"),
     (r"set (?:un)?logged|set tablespace|set access method", AX, "writes the whole table anew meanwhile"),
@@ -221,11 +185,11 @@ _ACTIONS: tuple[tuple[str, str, str], ...] = (
 
 def _create_table(match: re.Match[str], statement: str) -> tuple[Lock, ...]:
     """The new table is nobody else's yet; those that it refers to, inherits from or copies are."""
-    found = [Lock(name, SRX, "the table that it refers to") for name in re.findall(rf" references ({_NAME})", statement)]
-    found += [Lock(name, AX, "the partitioned table") for name in re.findall(rf" partition of ({_NAME})", statement)]
+    found = [Lock(name, SRX, "the table that it refers to") for name in re.findall(rf" references ({NAME})", statement)]
+    found += [Lock(name, AX, "the partitioned table") for name in re.findall(rf" partition of ({NAME})", statement)]
     for parents in re.findall(r" inherits \( (.*?) \)", statement):
-        found += [Lock(name, SUE) for name in re.findall(_NAME, parents)]
-    found += [Lock(name, AS) for name in re.findall(rf"[(,] like ({_NAME})", statement)]
+        found += [Lock(name, SUE) for name in re.findall(NAME, parents)]
+    found += [Lock(name, AS) for name in re.findall(rf"[(,] like ({NAME})", statement)]
     if re.search(r" as (?:select|with|table|\()", statement):
         found += _reading(statement)
     own = match["rel"]
@@ -239,7 +203,7 @@ def _create_view(match: re.Match[str], statement: str) -> tuple[Lock, ...]:
 
 def _drop_index(mode: str) -> Rule:
     def rule(match: re.Match[str], _: str) -> tuple[Lock, ...]:
-        names = re.findall(_NAME, match["rel"])
+        names = re.findall(NAME, match["rel"])
         return tuple(lock for name in names for lock in (Lock(f"table of {name}", mode), Lock(name, mode)))
 
     return rule
@@ -268,8 +232,8 @@ def _lock_table(match: re.Match[str], _: str) -> tuple[Lock, ...]:
     return tuple(Lock(name, mode) for name in _names(match["rel"]))
 
 
-_LIST = rf"(?P<rel>(?:only )?{_NAME}(?: \*)?(?: , (?:only )?{_NAME}(?: \*)?)*)"
-_ONE = rf"(?P<rel>{_NAME})"
+_LIST = rf"(?P<rel>(?:only )?{NAME}(?: \*)?(?: , (?:only )?{NAME}(?: \*)?)*)"
+_ONE = rf"(?P<rel>{NAME})"
 _HELD = "trigger|rule|policy|constraint"
 _DEFINITIONS = (
     "function|procedure|routine|aggregate|schema|type|domain|cast|operator|collation|role|user|group|extension|language|event trigger"
@@ -283,24 +247,24 @@ def _rule(pattern: str, rule: Rule) -> tuple[re.Pattern[str], Rule]:
 
 _FK = "and on the tables that it refers to"
 _RULES: tuple[tuple[re.Pattern[str], Rule], ...] = (
-    _rule(rf"alter (?:foreign )?table {_IF}(?:only )?{_ONE}(?: \*)? (?P<rest>.*)", _alter_table),
+    _rule(rf"alter (?:foreign )?table {IF}(?:only )?{_ONE}(?: \*)? (?P<rest>.*)", _alter_table),
     _rule(rf"create (?:unique )?index concurrently .*?on (?:only )?{_ONE} (?:using|\()", _fixed(SUE, "waits for every older transaction")),
     _rule(rf"create (?:unique )?index .*?on (?:only )?{_ONE} (?:using|\()", _fixed(S, _BUILD)),
-    _rule(rf"drop index concurrently {_IF}{_LIST}", _drop_index(SUE)),
-    _rule(rf"drop index {_IF}{_LIST}", _drop_index(AX)),
-    _rule(rf"alter index {_IF}{_ONE} (?:attach|set tablespace)", _fixed(AX)),
-    _rule(rf"alter index {_IF}{_ONE} ", _fixed(SUE)),
-    _rule(rf"create (?:temp |temporary |unlogged )*table {_IF}{_ONE}", _create_table),
+    _rule(rf"drop index concurrently {IF}{_LIST}", _drop_index(SUE)),
+    _rule(rf"drop index {IF}{_LIST}", _drop_index(AX)),
+    _rule(rf"alter index {IF}{_ONE} (?:attach|set tablespace)", _fixed(AX)),
+    _rule(rf"alter index {IF}{_ONE} ", _fixed(SUE)),
+    _rule(rf"create (?:temp |temporary |unlogged )*table {IF}{_ONE}", _create_table),
     _rule(rf"create (?:or replace )?(?:temp |temporary |recursive )*view {_ONE}", _create_view),
-    _rule(rf"create materialized view {_IF}{_ONE}", _create_view),
-    _rule(rf"drop table {_IF}{_LIST}", _fixed(AX, _FK)),
-    _rule(rf"drop (?:materialized view|view|sequence|foreign table) {_IF}{_LIST}", _fixed(AX)),
+    _rule(rf"create materialized view {IF}{_ONE}", _create_view),
+    _rule(rf"drop table {IF}{_LIST}", _fixed(AX, _FK)),
+    _rule(rf"drop (?:materialized view|view|sequence|foreign table) {IF}{_LIST}", _fixed(AX)),
     _rule(rf"refresh materialized view concurrently {_ONE}", _fixed(X, _SCAN)),
     _rule(rf"refresh materialized view {_ONE}", _fixed(AX, "writes it anew meanwhile")),
-    _rule(rf"alter (?:materialized view|view) {_IF}{_ONE}", _fixed(AX)),
-    _rule(rf"alter sequence {_IF}{_ONE} (?:owner|rename|set schema|set (?:un)?logged)", _fixed(AX)),
-    _rule(rf"alter sequence {_IF}{_ONE} .*owned by (?P<table>{_NAME})\.{_PART}$", _owned_by),
-    _rule(rf"alter sequence {_IF}{_ONE}", _fixed(SRX)),
+    _rule(rf"alter (?:materialized view|view) {IF}{_ONE}", _fixed(AX)),
+    _rule(rf"alter sequence {IF}{_ONE} (?:owner|rename|set schema|set (?:un)?logged)", _fixed(AX)),
+    _rule(rf"alter sequence {IF}{_ONE} .*owned by (?P<table>{NAME})\.{PART}$", _owned_by),
+    _rule(rf"alter sequence {IF}{_ONE}", _fixed(SRX)),
     _rule(rf"create (?:or replace )?(?:constraint )?trigger .*? on {_ONE} ", _fixed(SRX)),
     _rule(rf"create (?:or replace )?rule .*? to {_ONE} ", _fixed(AX)),
     _rule(rf"(?:drop|alter) (?:trigger|rule|policy) .*? on {_ONE}", _fixed(AX)),
@@ -312,10 +276,10 @@ _RULES: tuple[tuple[re.Pattern[str], Rule], ...] = (
     _rule(rf"cluster (?:\( [^()]* \) |verbose )?{_ONE}", _fixed(AX, "writes the whole table anew meanwhile")),
     _rule(rf"reindex (?:\( [^()]* \) )?(?P<what>\w+) (?:concurrently )?{_ONE}", _reindex),
     _rule(rf"create statistics .* from {_ONE}", _fixed(SUE)),
-    _rule(rf"drop statistics {_IF}{_LIST}", _drop_statistics),
-    _rule(rf"comment on column (?P<rel>{_NAME})\.{_PART}", _fixed(SUE)),
+    _rule(rf"drop statistics {IF}{_LIST}", _drop_statistics),
+    _rule(rf"comment on column (?P<rel>{NAME})\.{PART}", _fixed(SUE)),
     _rule(rf"comment on (?:table|view|materialized view|sequence|index|foreign table) {_ONE}", _fixed(SUE)),
-    _rule(rf"comment on (?:{_HELD}) {_NAME} on (?!domain ){_ONE}", _fixed(AS)),
+    _rule(rf"comment on (?:{_HELD}) {NAME} on (?!domain ){_ONE}", _fixed(AS)),
     _rule(rf"copy {_ONE} (?:\( [^()]* \) )?from", _fixed(RX)),
     _rule(r"(?:with|select|insert|update|delete|merge|values|table)\b", _query),
     _rule(rf"(?:create (?:or replace )?|alter |drop |comment on )(?:{_DEFINITIONS}|constraint)\b", _none),
@@ -330,45 +294,3 @@ _OUTSIDE = re.compile(
     r"|alter table .* detach partition \S+ concurrently|cluster(?: verbose)?$|discard all|begin|start transaction|commit|end$|rollback(?! to)|abort"
     r"|prepare transaction"
 )
-
-_VOLATILE = re.compile(
-    r"\b(?:clock_timestamp|gen_random_uuid|uuid_generate_v\w+|uuidv4|uuidv7|random|nextval|timeofday|txid_current|pg_current_xact_id) \("
-)
-_STABLE = re.compile(r"\b(?:now|transaction_timestamp|statement_timestamp) \( \)|\bcurrent_\w+|\blocaltime\w*|\bsession_user\b|\buser\b")
-_TYPES = re.compile(
-    r"(?:pg_catalog\.)?(?:small|big)?int(?:eger|2|4|8)?\b|text\b|character\b|varchar\b|char\b|bpchar\b|bool|numeric\b|decimal\b|real\b|float"
-    r"|double precision|date\b|time|interval\b|uuid\b|jsonb?\b|bytea\b|inet\b|cidr\b|macaddr|xml\b|bit\b|tsvector\b|tsquery\b|oid\b|name\b"
-)
-
-
-def _rewrites(statement: str) -> bool | None:
-    """For one statement in normal form."""
-    if re.match(r"vacuum (?:\( [^()]*\bfull\b|full\b)|cluster\b|refresh materialized view (?!concurrently)", statement):
-        return True
-    if match := re.match(rf"alter (?:foreign )?table {_IF}(?:only )?{_NAME}(?: \*)? (?P<rest>.*)", statement):
-        answers = [_action_rewrites(action) for action in _actions(match["rest"])]
-        return True if True in answers else None if None in answers else False
-    return None if _locks(statement) == (UNKNOWN,) else False
-
-
-def _action_rewrites(action: str) -> bool | None:
-    """Facts 1.3: what watching relfilenode showed, the same from 13 to 18."""
-    if re.match(r"set (?:un)?logged|set tablespace|set access method", action):
-        return True
-    if re.match(r"alter (?:column )?\S+ (?:set data )?type |alter (?:column )?\S+ set expression", action):
-        return None
-    column = re.match(rf"add (?:column )?{_IF}(?!constraint |check |unique |primary |foreign |exclude |not )\S+ (?P<rest>.*)", action)
-    return _column_rewrites(column["rest"]) if column else False
-
-
-def _column_rewrites(definition: str) -> bool | None:
-    """ADD COLUMN: a default is kept in the catalog if it is the same for every row."""
-    if re.match(r"(?:small|big)?serial", definition) or re.search(r" generated .* as identity| generated always as \(.*\) stored", definition):
-        return True
-    default = re.search(r" default (.*?)(?: not null| null| constraint | check | unique| primary key| references |$)", definition)
-    if default and _VOLATILE.search(default[1]):
-        return True
-    if default and re.search(rf"{_NAME} \(", re.sub(r"\b(?:cast|coalesce) \(", "", _STABLE.sub("", default[1]))):
-        return None
-    # a domain with a constraint is written into every row, an enum is not: the name of a type does not say which it is
-    return False if _TYPES.match(definition) else None

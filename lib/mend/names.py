@@ -8,7 +8,8 @@ from collections.abc import Iterator
 #: A string, a quoted name, a bare name, a number, or any other single character. Names keep their quotes: PostgreSQL quotes
 #: a name always or never, so that equal names are equal texts.
 TOKEN = re.compile(
-    r"""(?P<string>[EeBbXx]?'(?:[^']|'')*')|(?P<name>"(?:[^"]|"")*"|[^\W\d][\w$]*)|(?P<other>\d[\w.]*|\s+|.)""", re.DOTALL
+    r"""(?P<string>[EeBbXx]?'(?:[^']|'')*')|(?P<name>"(?:[^"]|"")*"|[^\W\d][\w$]*)|(?P<other>\d[\w.]*|\s+|.)""",
+    re.DOTALL,
 )
 
 

@@ -1,0 +1,51 @@
+"""SQL text in a normal form, and the patterns to read it by. Pure; it knows quoting and comments, not PostgreSQL's grammar."""
+
+from __future__ import annotations
+
+import re
+
+_LEXER = re.compile(
+    r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<string>[EeBbXxNn]?'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
+    r"""|(?P<name>"(?:[^"]|"")*")|(?P<word>[^\W\d][\w$]*)|(?P<space>\s+)|(?P<other>\d[\w.]*|.)""",
+    re.DOTALL,
+)
+#: A name, dotted or not; one part of it; and what may stand before it.
+NAME = r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)(?:\.(?:"(?:[^"]|"")*"|[^\W\d][\w$]*))*'
+PART = r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)'
+IF = r"(?:if (?:not )?exists )?"
+
+
+def statements(sql: str) -> list[str]:
+    """Each statement in a normal form: lower case, single spaces, no comments; strings are emptied, quoted names kept.
+
+    >>> statements('ALTER  TABLE "T" -- why\\n SET (fillfactor = 70); SELECT \\'x;y\\'')
+    ['alter table "T" set ( fillfactor = 70 )', "select ''"]
+    """
+    found: list[list[str]] = [[]]
+    for token in _LEXER.finditer(_without_nested_comments(sql)):
+        if token.lastgroup == "other" and token[0] == ";":
+            found.append([])
+        elif token.lastgroup not in ("comment", "space"):
+            text = "''" if token["string"] else token[0] if token["name"] else token[0].lower()
+            found[-1].append(text)
+    return [re.sub(r" ?\. ?", ".", " ".join(words)) for words in found if words]
+
+
+def _without_nested_comments(sql: str) -> str:
+    """PostgreSQL nests /* */; take the innermost away until only plain ones are left."""
+    inner = re.compile(r"(?<=/\*)((?:(?!/\*|\*/).)*)/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)
+    while inner.search(sql):
+        sql = inner.sub(r"\1", sql)
+    return sql
+
+
+def actions(text: str) -> list[str]:
+    """Split at the commas that stand outside parentheses."""
+    depth, found = 0, [""]
+    for word in text.split(" "):
+        depth += (word == "(") - (word == ")")
+        if word == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += word + " "
+    return [action.strip() for action in found]
