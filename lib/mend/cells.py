@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,15 @@ def kernel(environ: Mapping[str, str]) -> Iterator[Kernel]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def papermill(template: Path, output: Path, given: dict[str, Any], *, kernel: Kernel, stop: Stop) -> str:
+def papermill(
+    template: Path,
+    output: Path,
+    given: dict[str, Any],
+    *,
+    kernel: Kernel,
+    stop: Stop,
+    tell: Callable[[str], None] | None,
+) -> str:
     """Run a template with parameters; '' if all its cells ran, else what stopped it, in words."""
     import logging
 
@@ -69,6 +77,7 @@ def papermill(template: Path, output: Path, given: dict[str, Any], *, kernel: Ke
             progress_bar=False,
             km=kernel,
             stop=stop,
+            tell=tell,
             save_to=output,
             store_widget_state=True,
         )
@@ -89,6 +98,7 @@ def run(
     output_path: str | None = None,
     save_to: Path | None = None,
     stop: Stop | None = None,
+    tell: Callable[[str], None] | None = None,
     km: Kernel | None = None,
     **options: Any,
 ) -> Any:
@@ -107,10 +117,10 @@ def run(
     story.notebook_start()
     try:
         if km is not None:
-            Client(story, stop, km=km, **options).execute(cleanup_kc=True)
+            Client(story, stop, tell, km=km, **options).execute(cleanup_kc=True)
         else:
             with kernel(_inherited()) as own:
-                Client(story, stop, km=own, **options).execute(cleanup_kc=True)
+                Client(story, stop, tell, km=own, **options).execute(cleanup_kc=True)
     finally:
         story.notebook_complete()
     return story.nb

@@ -178,7 +178,7 @@ def open_in_lab(slug: str, values: Mapping[str, Any]) -> int:
     target = _known_target(values["target"])
     record = archive.create(slug, action="open", parameters=dict(values), incident=values["incident"])
     engine.open_in_lab(record, slug, parameters.changed(slug, values))
-    if not record.summary():
+    if archive.verify(record).state != "whole":
         archive.seal(record, secrets=target.secrets() if target else ())
     screen.say(f"record {record.path}: {record.outcome}")
     return EXIT_CODES[record.outcome]
@@ -215,7 +215,7 @@ def told(record: Record, error: MendError | None, *, json: bool) -> int:
     if json:
         screen.document(archived.document(record))
     else:
-        archived.tell(record)
+        archived.tell(record, brief=record.opened["action"] != "plan")
     if error is None:
         return EXIT_CODES[record.outcome]
     screen.complain(error.message)

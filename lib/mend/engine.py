@@ -73,7 +73,9 @@ def execute(
     with narrated(record.journal.path, progress), Stop() as stop, cells.kernel(_environment(record, environ)) as kernel:
         stop.kernel = kernel
         _import_ahead()
-        trouble = cells.papermill(template, record.path / NOTEBOOK, dict(given), kernel=kernel, stop=stop)
+        trouble = cells.papermill(
+            template, record.path / NOTEBOOK, dict(given), kernel=kernel, stop=stop, tell=progress
+        )
     _close(record, trouble, stop)
 
 

@@ -32,6 +32,7 @@ _TONES = {
     "NOT_DONE": "warn", "interrupted": "warn", "refused": "warn", "could_not_check": "bad", "DATA": "note",
 }  # fmt: skip
 _STATE_COLUMNS = {"state", "verdict", "outcome"}
+_ID_COLUMNS = {"revision", "down_revision", "version_num", "pid", "sqlstate"}  # never wrapped: they are copied
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _cell(column: str, raw: Any) -> str:
         return '<td class="mend-null">NULL</td>'
     if column in _STATE_COLUMNS and text in _TONES:
         return f"<td>{badge(text)}</td>"
-    kind = "number" if _is_number(raw) else "code" if column in _CODE_COLUMNS else ""
+    kind = "id" if column in _ID_COLUMNS else "number" if _is_number(raw) else "code" if column in _CODE_COLUMNS else ""
     return f"<td{_class(kind)}>{escape(text)}</td>"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _POLL_S = 0.15
+_SPOKEN = {"step_started", "step_retried"}  # a run tells these itself, on stderr
 
 
 @contextmanager
@@ -39,7 +40,8 @@ def _follow(path: Path, progress: Callable[[str], None], ended: threading.Event)
             if not line.endswith(b"\n"):
                 break  # half written
             position += len(line)
-            if said := sentence(json.loads(line)):
+            event = json.loads(line)
+            if event["kind"] not in _SPOKEN and (said := sentence(event)):
                 progress(said)
         if last_round:
             return

@@ -19,6 +19,7 @@ from mend.markup import escape
 if TYPE_CHECKING:
     from mend.archive import Record
 
+_END_OF_STEP = {"step_done": "DONE", "step_failed": "failed", "step_resolved": "resolved"}
 _ACTIONS = {"plan": "plan", "apply": "apply", "undo": "undo", "resume": "resume", "open": "interactive run"}
 
 
@@ -85,10 +86,26 @@ def _glance(record: Record, summary: dict[str, Any], events: Sequence[Event]) ->
         for c in found
     )
     command, words = _next(record.run_id, summary)
-    if not listed and not command:
+    done = _done(events)
+    if not listed and not done and not command:
         return ""
     seen = f"<p><b>What was found</b></p><ul>{listed}</ul>" if listed else ""
-    return f'<div class="page-glance mend">{seen}{f"<p><b>{escape(words)}</b></p><pre>{escape(command)}</pre>" if command else ""}</div>'
+    return f'<div class="page-glance mend">{seen}{done}{f"<p><b>{escape(words)}</b></p><pre>{escape(command)}</pre>" if command else ""}</div>'
+
+
+def _done(events: Sequence[Event]) -> str:
+    """The steps that ran, each with its end."""
+    says = {e.payload.get("step"): str(e.payload.get("says", "")) for e in events if e.kind == "step_started"}
+    ends = {e.payload.get("step"): _END_OF_STEP[e.kind] for e in events if e.kind in _END_OF_STEP}
+    if not says:
+        return ""
+    verified = account.last(events, "verified")
+    rows = [f"<li>{markup.badge(ends.get(step, 'unknown'))} {escape(text)}</li>" for step, text in says.items()]
+    if verified:
+        rows.append(
+            f"<li>{markup.badge('healthy' if verified.get('healthy') else 'failed')} Verified on a new connection</li>"
+        )
+    return f"<p><b>What was done</b></p><ul>{''.join(rows)}</ul>"
 
 
 def _next(run_id: str, summary: dict[str, Any]) -> tuple[str, str]:
@@ -162,6 +179,10 @@ def _formal(event: Event) -> str:
             return f"{payload.get('error')}: {payload.get('message')}"
         case "run_closed":
             return f"Run closed: {payload.get('outcome')}"
+        case "operations" | "differences":
+            return f"{len(payload.get('rows', []))} {event.kind} compared"
+        case "applied":
+            return "All steps done; the journal's length and head are kept in the target"
         case "prevented":
             return f"Proposed: {payload.get('says')}"
         case _:

@@ -61,8 +61,11 @@ def _literal(raw: Any) -> str:
     return "(empty)" if raw == "" else markup.value(raw)
 
 
-def check(answered: Check | Mapping[str, Any]) -> Shown:
-    """One question and its answer: verdict, sentence, evidence, when it would be healthy, and the SQL."""
+def check(answered: Check | Mapping[str, Any], *, asks: bool = False) -> Shown:
+    """One question and its answer: verdict, sentence, evidence, when it would be healthy, and the SQL.
+
+    ``asks``: the question too, where no heading above asks it.
+    """
     record = answered if isinstance(answered, Mapping) else answered.as_record(sample=markup.ROWS)
     verdict, rows = str(record["verdict"]), list(record["sample"])
     says = str(record["says"] if verdict != "could_not_check" else record["why"] or record["says"])
@@ -70,6 +73,7 @@ def check(answered: Check | Mapping[str, Any]) -> Shown:
     evidence = table(columns, rows, total=int(record["rows"])) if rows else ""
     healthy = str(record["healthy_when"]).rstrip(".")
     parts = [
+        paragraph(str(record["question"]), "dim") if asks else "",
         f'<p class="mend-says">{badge(verdict)} {escape(says)}</p>',
         evidence,
         paragraph(f"Healthy when: {healthy}." if healthy else "", "dim"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,17 @@ class Story(NotebookExecutionManager):  # type: ignore[misc]
 class Client(PapermillNotebookClient):  # type: ignore[misc]
     """Runs the cells in order and stops at the first that does not complete."""
 
-    def __init__(self, story: Story, stop: Stop | None, **options: Any) -> None:
+    def __init__(self, story: Story, stop: Stop | None, tell: Callable[[str], None] | None, **options: Any) -> None:
         super().__init__(story, **options)
-        self.stop = stop
+        self.stop, self.tell = stop, tell
+
+    def process_message(self, *message: Any, **options: Any) -> Any:
+        """Pass on, as it comes, what the cells print to stderr: the progress of long work."""
+        output = super().process_message(*message, **options)
+        if self.tell and output and output.get("name") == "stderr":
+            for line in output["text"].splitlines():
+                self.tell(line)
+        return output
 
     def papermill_execute_cells(self) -> None:
         """Overrides papermill's loop, which calls every cell completed in a ``finally``."""

@@ -98,7 +98,7 @@ def _cell(cell: dict[str, Any]) -> str:
         return markdown(source)
     if cell["cell_type"] != "code" or not source.strip():
         return ""
-    outputs = "".join(_output(output) for output in cell.get("outputs", []))
+    outputs = "".join(_output(output) for output in _merged(cell.get("outputs", [])))
     ran = cell.get("execution_count") is not None or outputs
     if "parameters" in cell.get("metadata", {}).get("tags", []):
         return ""  # the defaults; what counted stands in the table below
@@ -106,6 +106,17 @@ def _cell(cell: dict[str, Any]) -> str:
     lines = source.strip().splitlines()
     words = lines[0] if len(lines) == 1 else "code, " + _lines(source.strip())
     return f'<details class="mend-code"><summary>{escape(words)}</summary><pre>{escape(source)}</pre></details>{rest}'
+
+
+def _merged(outputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The outputs with the text that was printed in pieces put together."""
+    merged: list[dict[str, Any]] = []
+    for output in outputs:
+        if output["output_type"] == "stream" and merged and merged[-1]["output_type"] == "stream":
+            merged[-1] = merged[-1] | {"text": "".join(merged[-1]["text"]) + "".join(output["text"])}
+        else:
+            merged.append(output)
+    return merged
 
 
 def _output(output: dict[str, Any]) -> str:
