@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     Snapshot = dict[tuple[str, str], str]
 
+SELF_DEADLOCK = "20s"
 DRIVERS = ("psycopg2", "psycopg", "psycopg_async", "asyncpg")
 KEPT = ("options", "client_encoding", "connect_timeout", "keepalives", "keepalives_idle", "application_name")
 LIBPQ_MISLEADING = ("PGSERVICE", "PGSERVICEFILE", "PGHOSTADDR", "PGSSLMODE", "PGSSLROOTCERT", "PGREQUIREAUTH",
@@ -226,7 +227,8 @@ class Connects:
 
     def __init__(self, asked: dict[str, Any]) -> None:
         self.scratch: Optional[dict[str, str]] = asked.get("scratch")
-        self.settings: dict[str, str] = asked.get("settings") or {}
+        # In scratch only the project's own sessions can block each other: end that, it would last for ever.
+        self.settings: dict[str, str] = asked.get("settings") or ({"lock_timeout": SELF_DEADLOCK} if self.scratch else {})
         self.expected: Optional[dict[str, Any]] = asked.get("expected")
         self.opened = 0
         self._ours: Any = weakref.WeakSet()
@@ -255,7 +257,7 @@ class Connects:
         given = {key: value for key, value in given.items() if value is not None}
         if self.scratch:
             given = {key: value for key, value in given.items() if key in KEPT or key.startswith("async")}
-            return {**given, **self.scratch}
+            given.update(self.scratch)
         mine = " ".join("-c %s=%s" % pair for pair in self.settings.items())
         return {**given, "options": ("%s %s" % (given.get("options", ""), mine)).strip()} if mine else given
 
@@ -417,12 +419,14 @@ class Recorder:
         self._operation = 0
         self._segment, self._boundary = 1, False
         self._settings: list[str] = []
-        self._session: Any = None  # the connection that `seen` belongs to; None: stale
+        self._primary: Any = None  # alembic's connection: all snapshots are taken on it
+        self._stale = False  # `seen` is not what the primary session would see now
+        self._foreign: Optional[dict[str, Any]] = None  # the last statement that another session sent
         self._savepoints: list[tuple[str, int]] = []
         self._volatile: dict[str, bool] = {}
 
     def listen(self) -> None:
-        for name in ("before_cursor_execute", "after_cursor_execute", "commit", "rollback", "savepoint", "rollback_savepoint"):
+        for name in ("before_cursor_execute", "after_cursor_execute", "commit", "rollback"):
             event.listen(Engine, name, getattr(self, "_" + name))
         base: Any = getattr(alembic_operations, "AbstractOperations", alembic_operations.Operations)
         invoke, flush = base.invoke, alembic_batch.BatchOperationsImpl.flush
@@ -439,23 +443,34 @@ class Recorder:
         alembic_batch.BatchOperationsImpl.flush = labelled_flush  # type: ignore[assignment,method-assign]
 
     def enter(self, conn: Any) -> None:
-        self.inside = True
+        self.inside, self._primary = True, conn
         if self.snapshot_sql:
-            self.look(conn)
+            self.look()
 
     def follow(self, upgrade: Callable[..., Any], keywords: dict[str, Any]) -> None:
         """Run upgrade(); what happens while an error unwinds is no longer part of it."""
         try:
             upgrade(**keywords)
             self.completed = True
+            self._settle()
         finally:
             self.inside = False
 
-    def look(self, conn: Any) -> Snapshot:
-        """Take a snapshot of the catalog as this session sees it."""
-        self.seen = {(kind, identity): text for kind, identity, text in query(conn, self.snapshot_sql)}
-        self._session = driver_connection(conn.connection)
+    def look(self) -> Snapshot:
+        """Take a snapshot of the catalog as alembic's session sees it.
+
+        Never on another session: reading definitions takes locks, and alembic's session holds stronger ones.
+        """
+        self.seen = {(kind, identity): text for kind, identity, text in query(self._primary, self.snapshot_sql)}
+        self._stale = False
         return self.seen
+
+    def _settle(self) -> None:
+        """Give what another session has committed by now to the last statement that it sent."""
+        if self._foreign is not None:
+            before = self.seen
+            self._foreign["changes"] = changed(before, self.look())
+            self._foreign = None
 
     @contextmanager
     def _during(self, op: str, says: str) -> Iterator[None]:
@@ -485,9 +500,10 @@ class Recorder:
         if kind == "control":
             self._control(bare, sql)
             return
-        raw = driver_connection(conn.connection)
-        if self.snapshot_sql and self._session is not raw:
-            self.look(conn)
+        if self.snapshot_sql:
+            self._settle()
+            if self._stale:
+                self.look()
         self.failed_sql = sql
         self.draft = self._drafted(conn, sql, rendered, bare)
 
@@ -497,9 +513,10 @@ class Recorder:
             self._operation += 1
             self._counted = label
         autocommit = bool(getattr(getattr(conn.connection, "dbapi_connection", conn.connection), "autocommit", False))
-        if self.statements and (self._boundary or autocommit):
+        alone = autocommit or self._is_foreign(conn)
+        if self.statements and (self._boundary or alone):
             self._segment += 1
-        self._boundary = autocommit or ends_transaction(bare)
+        self._boundary = alone or ends_transaction(bare)
         says = label[1] or "%s %s" % (label[0], normal(sql)[:60])
         path = query(conn, "select pg_catalog.current_setting('search_path')")[0][0] if self.snapshot_sql else ""
         return {
@@ -512,10 +529,15 @@ class Recorder:
         draft, self.draft, self.failed_sql = self.draft, None, ""
         if draft is None:
             return
-        if self.snapshot_sql:
-            before = self.seen
-            draft["changes"] = changed(before, self.look(conn))
         self.statements.append(draft)
+        if self._is_foreign(conn):
+            self._foreign = draft if self.snapshot_sql else None
+        elif self.snapshot_sql:
+            before = self.seen
+            draft["changes"] = changed(before, self.look())
+
+    def _is_foreign(self, conn: Any) -> bool:
+        return self._primary is not None and driver_connection(conn.connection) is not driver_connection(self._primary.connection)
 
     def _rendered(self, conn: Any, statement: str, parameters: Any, context: Any, many: bool) -> tuple[str, bool]:
         raw = driver_connection(conn.connection)
@@ -537,35 +559,41 @@ class Recorder:
         return any(self._volatile.get(name) for name in names)
 
     def _control(self, bare: str, sql: str) -> None:
+        words = normal(bare).lower().split() or [""]
         if ends_transaction(bare):
             self._boundary = True
-        elif first_word(bare) in ("set", "reset"):
+        elif words[0] in ("savepoint", "release", "rollback"):
+            self._mark_savepoint(words)
+        elif words[0] in ("set", "reset"):
             self._settings.append(normal(sql))
 
     def _commit(self, conn: Any) -> None:
-        if self.inside:
+        if self.inside and not self._is_foreign(conn):
             self._boundary = True
 
     def _rollback(self, conn: Any) -> None:
-        if self.inside and self.statements:
+        if self.inside and self.statements and not self._is_foreign(conn):
             kept = [s for s in self.statements if s["autocommit"] or s["segment"] != self._segment or self._boundary]
             self._forget(kept)
 
-    def _savepoint(self, conn: Any, name: str) -> None:
-        self._savepoints.append((name, len(self.statements)))
-
-    def _rollback_savepoint(self, conn: Any, name: str, context: Any) -> None:
-        while self._savepoints:
-            known, count = self._savepoints.pop()
-            if known == name:
+    def _mark_savepoint(self, words: list[str]) -> None:
+        """Savepoints by their text, SQLAlchemy's own as well as the user's."""
+        if words[0] == "savepoint":
+            self._savepoints.append((words[-1], len(self.statements)))
+            return
+        known = [name for name, _ in self._savepoints]
+        if words[-1] in known:
+            place = len(known) - 1 - known[::-1].index(words[-1])
+            count = self._savepoints[place][1]
+            del self._savepoints[place + (words[0] == "rollback"):]
+            if words[0] == "rollback":
                 self._forget(self.statements[:count])
-                return
 
     def _forget(self, kept: list[dict[str, Any]]) -> None:
         if len(kept) != len(self.statements):
             self.warnings.append("upgrade() itself rolls %d of its statements back" % (len(self.statements) - len(kept)))
         self.statements = kept
-        self._session = None
+        self._stale = True
 
 
 def changed(old: Snapshot, new: Snapshot) -> list[list[Any]]:
@@ -648,10 +676,9 @@ class Trial:
         event.listen(Engine, "do_execute_no_params", lambda cursor, statement, context: self._do_execute(cursor, statement, None, context))
 
     def _do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> Optional[bool]:
-        draft = self.recorder.draft
-        if draft is None:
+        draft, conn = self.recorder.draft, context.root_connection
+        if draft is None or self.recorder._is_foreign(conn):
             return None
-        conn = context.root_connection
         many = isinstance(parameters, (list, tuple)) and bool(parameters) and isinstance(parameters[0], (list, tuple, dict))
         plain = re.sub(r"(index\s+)concurrently\s", r"\1", statement, flags=re.IGNORECASE)
 
@@ -684,7 +711,7 @@ class Trial:
             draft.update(verdict="DATA", detail="cannot be tried in a scratch database; it leaves no trace in the catalog")
 
     def _succeeded(self, conn: Any, draft: dict[str, Any], run: Callable[[str], None], sql: str, before: Snapshot) -> None:
-        differences = changed(before, self.recorder.look(conn))
+        differences = changed(before, self.recorder.look())
         twin = self._twin(differences, before, sql)
         if twin:
             self._afresh(conn, draft, run, sql, twin)
@@ -734,7 +761,7 @@ class Trial:
 
         def both() -> None:
             query(conn, removal)
-            self.recorder.look(conn)
+            self.recorder.look()
             run(sql)
 
         kept = dict(self.recorder.seen)
