@@ -164,6 +164,7 @@ def _step(n: int, step: Step) -> str:
     return "".join([
         f'<div class="mend-step"><p class="mend-says">Step {n + 1}. {escape(step.says)}</p>',
         sql(step.sql()) if step.statements else "",
+        diff(str(step.arguments["diff"])) if "diff" in step.arguments else "",
         facts({
             "locks": locks or "none",
             "in a transaction": "yes" if step.transactional else "no",
@@ -185,6 +186,7 @@ def _plan_text(made: Plan) -> str:
     ]
     for n, step in enumerate(made.steps):
         lines += [f"step {n + 1}: {step.says}", *("    " + line for line in step.sql().splitlines())]
+        lines += ["    " + line for line in str(step.arguments.get("diff", "")).splitlines()]
         lines += [f"    cannot be taken back: {step.irreversible}"] if step.irreversible else []
     lines += [f"warning: {warning}" for warning in made.warnings]
     return "\n".join([*lines, f"digest {made.digest()}" if made.steps else "no step is needed", made.next])
