@@ -7,7 +7,7 @@ resume, roll back and stamp.  `look` reads; everything else is pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from mend.diagnosis import Site
 from mend.errors import MendError, NotInvertible, ProjectBroken
 from mend.history import History, Revision
 from mend.journal import sha256
+from mend.lint import lint_files
 from mend.plan import Choice, Statement, Step
 from mend.project import Environment, Project, environment
 from mend.replay import Replay
@@ -72,6 +73,13 @@ class Facts:
         """Whether a retry would report success and be rolled back: env.py runs SQL before context.configure() (facts 1.1)."""
         external = isinstance(self.environment, Environment) and self.environment.in_external_transaction
         return external or self.replayed.persisted is False
+
+    @property
+    def loses_stamp(self) -> bool:
+        """Whether running upgrade() loses its own version row: it commits by itself (facts 1.1)."""
+        findings = lint_files(self.past.env_py, [self.revision.path]) if self.revision else []
+        commits = any(finding in ("commit", "commit_text") for _, _, finding, _ in findings)
+        return commits or self.replayed.stamped is False
 
     def complete(self) -> bool:
         """Every statement ran."""
@@ -287,7 +295,7 @@ def evidence(facts: Facts) -> dict[str, Any]:
 
     return {
         "revision": facts.revision.id if facts.revision else None,
-        "version_rows": {row: "present" for row in facts.table.rows},
+        "version_rows": dict.fromkeys(facts.table.rows, "present"),
         "files": {facts.revision.path.name: sha256(facts.revision.path.read_bytes())} if facts.revision else {},
         "objects": {f"{kind} {identity}": text for (kind, identity), text in sorted(facts.live.items()) if concerns(kind, identity, text)},
         "data_operations": {str(n): str(one.ran) for n, one in enumerate(facts.seen) if one.state == "DATA"},
@@ -328,12 +336,12 @@ def ways_out(facts: Facts, *, blocked: str) -> list[tuple[Choice, tuple[Step, ..
 
 def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
     says, costs = "Run the operations that are missing, then record the revision", "what is done stays; the locks of the missing operations"
-    why_not = blocked or facts.replayed.error or _undecided(facts) or _not_mendable(facts) or ("nothing is missing" if facts.complete() else "")
+    why_not = blocked or facts.replayed.error or _undecided(facts) or _not_mendable(facts) or _not_runnable(facts) or ("nothing is missing" if facts.complete() else "")
     if why_not:
         return Choice("resume", says, costs, False, why_not), ()
     missing = [one for one in facts.seen if one.ran is not True]
     made = tuple(step for one in missing for step in _cleared(one, facts))
-    if _computed(facts, missing):
+    if _computed(facts, missing) and not _keeps_to_record(facts, missing):
         return Choice("resume", says, costs), (*made, _upgrade(facts))
     wanted = [w for one in missing if (w := _wanted(one, facts))]
     return Choice("resume", says, costs), _recorded((*made, *steps.make(wanted, live=_without(facts, made), keeper=facts.keeper)), facts)
@@ -398,6 +406,19 @@ def _settings(statement: replay.Statement) -> tuple[str, ...]:
     """What the project's session had set when it sent the statement."""
     path = statement.search_path
     return (*((f"set local search_path = {path}",) if path not in ("", _DEFAULT_PATH) else ()), *statement.settings)
+
+
+def _not_runnable(facts: Facts) -> str:
+    """Why upgrade() cannot be run for what is missing, where only it knows the SQL."""
+    missing = [one for one in facts.seen if one.ran is not True]
+    if (facts.loses_stamp or facts.lost_silently) and _computed(facts, missing) and not _keeps_to_record(facts, missing):
+        return "only upgrade() knows the missing SQL, and it loses the version row when it runs (see Prevent): repair the file first"
+    return ""
+
+
+def _keeps_to_record(facts: Facts, missing: Sequence[Seen]) -> bool:
+    """Whether the recorded SQL is all that is missing although upgrade() reads rows: the operator says that the row changes ran."""
+    return facts.data_operations == "ran" and all(one.statement.rendered and one.state != "DATA" for one in missing)
 
 
 def _computed(facts: Facts, missing: Sequence[Seen]) -> bool:

@@ -19,9 +19,18 @@ from mend import archive, capture, catalog, execute, ledger, lineage, parameters
 from mend import plan as plans
 from mend import target as targets
 from mend.diagnosis import Diagnosis, Site
-from mend.errors import InvalidParameter, MendError, NotApproved, OutcomeUnknown, PlanIsStale, Refused, RunNotFound, VerificationFailed
-from mend.project import Project, find_python
+from mend.errors import (
+    InvalidParameter,
+    MendError,
+    NotApproved,
+    OutcomeUnknown,
+    PlanIsStale,
+    Refused,
+    RunNotFound,
+    VerificationFailed,
+)
 from mend.plan import Plan
+from mend.project import Project, find_python
 
 
 class Form:
@@ -72,7 +81,7 @@ def _recorded(method: Callable[..., None]) -> Callable[..., None]:
         except MendError as error:
             self.fail(error)
             raise
-        except Exception as error:  # noqa: BLE001 an unforeseen error is recorded as such and raised again
+        except Exception as error:
             self.fail(MendError(f"Unexpected {type(error).__name__}: {error}. The journal says which steps ran. Report this."))
             raise
 
@@ -140,7 +149,7 @@ class Run:
     @_recorded
     def diagnose(self) -> None:
         """Run every check and show the verdicts."""
-        carried_on = self.mode.verify_with(self._applied().plan) if self.action in ("undo", "resume") else {}
+        carried_on = self.mode.verify_with(self._applied.plan) if self.action in ("undo", "resume") else {}
         self.diagnosis = self._diagnosed(**carried_on)
         for check in self.diagnosis.checks:
             self.journal.append("check", check.as_record(), server_time="")
@@ -179,12 +188,13 @@ class Run:
         evidence = dict(plan.evidence) | {"last_run": self.last_run or None}
         return plans.replace(plan, evidence=evidence, target=self.identity.key())
 
+    @functools.cached_property
     def _applied(self) -> lineage.Applied:
         """The run that this one undoes or resumes, with every run that carried its plan on."""
         return lineage.applied(os.environ.get("MEND_OF", ""))
 
     def _undo_plan(self) -> Plan:
-        applied = self._applied()
+        applied = self._applied
         self._same_database(applied.plan)
         found = self._outcomes(applied)
         if half := [n for n, outcome in found.items() if outcome.state == "partial"]:
@@ -201,7 +211,7 @@ class Run:
         return resolve.outcomes(self.target, applied.plan, applied.events)
 
     def _resumed_plan(self) -> Plan:
-        applied = self._applied()
+        applied = self._applied
         self._same_database(applied.plan)
         return applied.plan
 
@@ -272,7 +282,7 @@ class Run:
             project=self.site.project,
         )
         if self.action == "resume":
-            applied = self._applied()
+            applied = self._applied
             execute.resume(writer, plan, self._outcomes(applied))
         elif self.action == "undo":
             execute.undo(writer, plan)
@@ -298,12 +308,12 @@ class Run:
         plan = self._planned()
         again = self._diagnosed(**self.mode.verify_with(plan))
         for check in again.checks:
-            capture.display(show.check(check))
+            capture.display(show.check(check, asks=True))
         return list(self.mode.unmet(plan, again)), [check.as_record(sample=5) for check in again.checks]
 
     def _verify_undo(self) -> tuple[list[str], list[dict[str, Any]]]:
         """The catalog must be what it was before the run that was undone."""
-        before = self._applied().before
+        before = self._applied.before
         with self.target.reading(self.run_id) as conn:
             changes = catalog.diff(before, catalog.snapshot(conn))
         return [f"{c.kind} {c.identity}: was {c.before or '(absent)'}, is {c.after or '(absent)'}" for c in changes], []
@@ -339,8 +349,8 @@ class Run:
         capture.display(show.outcome(f"Outcome: {self.outcome or 'planned'}. Record: {path}", self.outcome or "planned"))
 
     def _close(self) -> None:
-        if self.journal.of("run_closed"):
-            return
+        if self.journal.events()[-1].kind == "run_closed":
+            return  # in JupyterLab a run goes on after it was closed: what came since is closed and sealed again
         self.journal.append("run_closed", {"outcome": self.outcome or "planned"})
         if not self.sealed_by_parent:
             notebook = archive.rebuild(parameters.notebook(self.slug), capture.cells())

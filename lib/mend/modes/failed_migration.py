@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from sqlalchemy.exc import DBAPIError
 
-from mend import catalog, halfway, history, patch, queries, violations
+from mend import halfway, patch, queries, violations
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, MendError, Refused, WrongDatabase
 from mend.halfway import Facts
-from mend.plan import Choice, Plan, Step
-from mend.project import Environment, environment
+from mend.plan import Plan
 
 SLUG = "failed_migration"
 OPTIONS = ("resume", "roll_back", "stamp", "retry")
@@ -47,7 +45,8 @@ def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Di
     facts = halfway.look(site, site.project, revision=revision, data_operations=data_operations)
     questions: tuple[Callable[[Site, Facts], Check], ...] = (_environment, _version_rows, _operations, _leftovers, _sessions, _retry, _cause)
     checks = tuple(_timed(question, site, facts) for question in questions)
-    return Diagnosis(checks, halfway.evidence(facts), facts, patch.preventions(facts.past, facts.revision, facts.seen))
+    alembic = "" if isinstance(facts.environment, MendError) else facts.environment.alembic
+    return Diagnosis(checks, halfway.evidence(facts), facts, patch.preventions(facts.past, facts.revision, facts.seen, alembic=alembic))
 
 
 def _timed(question: Callable[[Site, Facts], Check], site: Site, facts: Facts) -> Check:
@@ -62,6 +61,9 @@ def _environment(site: Site, facts: Facts) -> Check:
     if isinstance(facts.environment, MendError):
         return Check(**asks, verdict="could_not_check", says="It could not be proven.", why=facts.environment.message)
     frame = pd.DataFrame([_place("target", site.identity), _place("env.py", facts.environment)])
+    if facts.environment.system_identifier is None:
+        why = "the role that env.py uses may not run pg_control_system(): grant EXECUTE on it"
+        return Check(**asks, verdict="could_not_check", says="It could not be proven.", frame=frame, why=why)
     same = halfway.same_database(site.identity, facts.environment)
     says = "env.py leads to this database." if same else f"env.py leads to {facts.environment.database}, which is not this target."
     return Check(**asks, verdict="healthy" if same else "found", says=says, frame=frame)
@@ -232,4 +234,5 @@ def unmet(made: Plan, again: Diagnosis) -> Sequence[str]:
         return problems + halfway.remains(facts)
     if not facts.stamped:
         problems.append(f"the version row is not {made.evidence['revision']}")
-    return problems + [f"operation {row.index} ({row.operation}): {row.state} {row.detail}" for row in facts.operations.rename(columns={"index": "index_"}).itertuples() if row.state in ("NOT_DONE", "DIFFERENT")]
+    lacking = facts.operations[facts.operations["state"].isin(["NOT_DONE", "DIFFERENT"])].to_dict("records")
+    return problems + [f"operation {row['index']} ({row['operation']}): {row['state']} {row['detail']}".strip() for row in lacking]
