@@ -23,11 +23,11 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict lib/mend
-	$(BIN)/nbstripout --verify runbooks/*.ipynb
+	$(BIN)/nbstripout --keep-id --verify runbooks/*.ipynb
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout runbooks/*.ipynb
+	$(BIN)/nbstripout --keep-id runbooks/*.ipynb
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 lab: $(RUN)

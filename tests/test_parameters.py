@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from mend import parameters
 from mend.errors import InvalidParameter
+from mend.target import redact
 
 SLUG = "failed_migration"
 
@@ -59,7 +60,19 @@ def test_the_symptom_is_the_quoted_line_of_the_first_cell(runbooks: Any) -> None
     assert parameters.symptom("one") == "it hurts here"
 
 
-@pytest.mark.parametrize("cell", ["a = 1", "a: int = 'x'", "a: list = []", "a: str | None = None", "a: int = f()", "import os", "a: int = (", "a: int"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "a = 1",
+        "a: int = 'x'",
+        "a: list = []",
+        "a: str | None = None",
+        "a: int = f()",
+        "import os",
+        "a: int = (",
+        "a: int",
+    ],
+)
 def test_a_cell_that_papermill_would_misread_is_refused(runbooks: Any, cell: str) -> None:
     runbooks("one", cell)
     with pytest.raises(InvalidParameter, match=r"one\.ipynb: its parameters cell"):
@@ -97,7 +110,16 @@ def test_a_switch_is_a_bool_and_nothing_like_one(value: object) -> None:
         parameters.validated(SLUG, {"dry_run": value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("lock_timeout_ms", True), ("lock_timeout_ms", 2.0), ("lock_timeout_ms", "2"), ("revision", 12), ("revision", None)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lock_timeout_ms", True),
+        ("lock_timeout_ms", 2.0),
+        ("lock_timeout_ms", "2"),
+        ("revision", 12),
+        ("revision", None),
+    ],
+)
 def test_a_value_has_its_type_already(name: str, value: object) -> None:
     with pytest.raises(InvalidParameter, match=name):
         parameters.validated(SLUG, {name: value})
@@ -141,7 +163,6 @@ def test_a_password_is_never_a_parameter_and_never_echoed(value: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.text())
 def test_text_parameters_keep_every_character(text: str) -> None:
-    try:
+    kept = redact(text) == text
+    with contextlib.nullcontext() if kept else pytest.raises(InvalidParameter, match="holds a password"):
         assert parameters.from_text(SLUG, {"incident": text}) == {"incident": text}
-    except InvalidParameter as error:
-        assert "holds a password" in error.message

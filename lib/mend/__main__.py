@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from mend import screen
 from mend.errors import Interrupted, MendError
 
+_INTERRUPTED = 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; ``--debug`` anywhere, or $MEND_DEBUG, gives tracebacks."""
@@ -42,8 +44,12 @@ def _run(arguments: list[str]) -> int:
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except usage_error as error:  # typer would exit with 2, which here means that a plan waits
-        screen.complain(f"{str(getattr(error, 'format_message', error.__str__)()).rstrip('.')}. Nothing was changed. `mend --help` shows the commands.")
+        screen.complain(
+            f"{str(getattr(error, 'format_message', error.__str__)()).rstrip('.')}. Nothing was changed. `mend --help` shows the commands."
+        )
         return 1
+    if code == _INTERRUPTED:  # typer's answer to Ctrl-C; no command of ours returns it
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from mend import archive, screen, settings
 from mend.archive import Record
 from mend.errors import MendError, RecordDamaged
+from mend.plan import Plan
 
 
 def runs(incident: str, *, json: bool) -> int:
@@ -30,7 +31,11 @@ def _entry(record: Record) -> dict[str, Any]:
             "target": opened["parameters"].get("target", ""), "incident": opened["incident"], "record": str(record.path),
         }  # fmt: skip
     except (RecordDamaged, KeyError):
-        return dict.fromkeys(("slug", "action", "of", "target", "incident"), "") | {"run_id": record.run_id, "outcome": "damaged", "record": str(record.path)}
+        return dict.fromkeys(("slug", "action", "of", "target", "incident"), "") | {
+            "run_id": record.run_id,
+            "outcome": "damaged",
+            "record": str(record.path),
+        }
 
 
 def show(run_id: str, *, json: bool) -> int:
@@ -49,22 +54,34 @@ def document(record: Record) -> dict[str, Any]:
     return archive.document(record) | {"report": str(report) if report.exists() else ""}
 
 
-def tell(record: Record) -> None:
-    """What was asked and answered, the operations, the plan with its SQL, the outcome, and the next command."""
+def tell(record: Record, *, brief: bool = False) -> None:
+    """What was asked and answered, the operations, the plan with its SQL, the outcome, the next command; brief leaves out all
+    but the last two."""
+    said = archive.document(record)
+    screen.out(
+        f"run {said['run_id']}: {said['action']} {said['slug']}, {said['outcome']}"
+        + (f". {said['says']}" if said["says"] else "")
+    )
+    plan = record.plan()
+    if not brief:
+        _tell_diagnosis(said, plan)
+    screen.out(f"record {record.path}")
+    if said["outcome"] == "planned" and plan and plan.steps:
+        screen.out(f"next   mend apply {record.run_id} --approve {plan.digest()}")
+    elif said["outcome"] == "completed" and said["action"] in ("apply", "resume"):
+        screen.out(f"back   mend undo {record.run_id}")
+
+
+def _tell_diagnosis(said: dict[str, Any], plan: Plan | None) -> None:
     from mend import show as fragments
 
-    said = archive.document(record)
-    screen.out(f"run {said['run_id']}: {said['action']} {said['slug']}, {said['outcome']}" + (f". {said['says']}" if said["says"] else ""))
     for check in said["checks"]:
         answer = check["why"] if check["verdict"] == "could_not_check" else check["says"]
         screen.out(f"{check['verdict']:>15}  {check['question']} {answer}")
     if said.get("operations"):
         screen.out("\n" + fragments.operations(said["operations"]).text)
-    if plan := record.plan():
-        screen.out("\n" + fragments.plan(plan).text.rstrip())
-    screen.out(f"\nrecord {record.path}")
-    if said["outcome"] == "planned" and plan and plan.steps:
-        screen.out(f"next   mend apply {record.run_id} --approve {plan.digest()}")
+    if plan:
+        screen.out("\n" + fragments.plan(plan).text.rstrip() + "\n")
 
 
 def verify(run_id: str, *, every: bool, with_target: bool, json: bool) -> int:
@@ -76,7 +93,9 @@ def verify(run_id: str, *, every: bool, with_target: bool, json: bool) -> int:
     else:
         for verdict in verdicts:
             screen.out(f"{verdict['run_id']}  {verdict['state']}" + (f"  {verdict['why']}" if verdict["why"] else ""))
-        screen.say(f"{len(verdicts)} records in {settings.outputs()}, {sum(v['state'] == 'whole' for v in verdicts)} whole")
+        screen.say(
+            f"{len(verdicts)} records in {settings.outputs()}, {sum(v['state'] == 'whole' for v in verdicts)} whole"
+        )
     return int(any(verdict["state"] != "whole" for verdict in verdicts))
 
 

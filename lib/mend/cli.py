@@ -25,12 +25,22 @@ app.add_typer(lab, name="lab")
 _PAIR = "\x1f"  # between NAME and VALUE of -p once they are one word; no shell lets it through by accident
 _PAIRED_COMMANDS = ("plan", "apply", "open")
 
-TargetName = Annotated[str, typer.Option("-t", "--target", metavar="TARGET", help="lab, env:NAME, service:NAME, or a name from mend.toml.")]
+TargetName = Annotated[
+    str, typer.Option("-t", "--target", metavar="TARGET", help="lab, env:NAME, service:NAME, or a name from mend.toml.")
+]
 Ini = Annotated[Path | None, typer.Option("-a", "--alembic-ini", metavar="INI", help="The project's alembic.ini.")]
-Pairs = Annotated[list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter of the runbook; may be repeated.")]
-File = Annotated[Path | None, typer.Option("-f", "--parameters-file", metavar="YAML", help="Parameters from a YAML file.")]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter of the runbook; may be repeated."),
+]
+File = Annotated[
+    Path | None, typer.Option("-f", "--parameters-file", metavar="YAML", help="Parameters from a YAML file.")
+]
 Incident = Annotated[str, typer.Option("--incident", metavar="ID", help="A name that ties runs together.")]
-Python = Annotated[str, typer.Option("--python", metavar="PATH", help="The project's interpreter; default: the .venv beside alembic.ini.")]
+Python = Annotated[
+    str,
+    typer.Option("--python", metavar="PATH", help="The project's interpreter; default: the .venv beside alembic.ini."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Slug = Annotated[str, typer.Argument(metavar="SLUG")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run id; a unique beginning or end is enough.")]
@@ -90,7 +100,9 @@ def triage(
     target: TargetName = "",
     alembic_ini: Ini = None,
     error: Annotated[str, typer.Option("--error", metavar="TEXT", help="The error text itself.")] = "",
-    error_file: Annotated[str, typer.Option("--error-file", metavar="FILE", help="A file with the error text; - reads stdin.")] = "",
+    error_file: Annotated[
+        str, typer.Option("--error-file", metavar="FILE", help="A file with the error text; - reads stdin.")
+    ] = "",
     json: Json = False,
 ) -> int:
     """Name the failure mode from an error text (in English), a database, or both.
@@ -123,14 +135,18 @@ def plan(
 
 @app.command()
 def apply(
-    what: Annotated[str, typer.Argument(metavar="RUN|SLUG", help="A run that made a plan; or a slug, which is planned first.")],
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|SLUG", help="A run that made a plan; or a slug, which is planned first.")
+    ],
     target: TargetName = "",
     alembic_ini: Ini = None,
     parameter: Pairs = None,
     parameters_file: File = None,
     incident: Incident = "",
     python: Python = "",
-    approve: Annotated[str, typer.Option("--approve", metavar="DIGEST", help="Digest of the plan that you reviewed.")] = "",
+    approve: Annotated[
+        str, typer.Option("--approve", metavar="DIGEST", help="Digest of the plan that you reviewed.")
+    ] = "",
     auto_approve: Annotated[bool, typer.Option("--auto-approve", help="Apply whatever the plan is.")] = False,
     json: Json = False,
 ) -> int:
@@ -138,7 +154,9 @@ def apply(
     from mend import commands
 
     options = {"target": target, "alembic_ini": alembic_ini, "incident": incident, "python": python}
-    return commands.apply(what, options, _split(parameter), parameters_file, approve=approve, auto=auto_approve, json=json)
+    return commands.apply(
+        what, options, _split(parameter), parameters_file, approve=approve, auto=auto_approve, json=json
+    )
 
 
 @app.command()
@@ -214,7 +232,9 @@ def lab_list(json: Json = False) -> int:
 @lab.command(name="start")
 def lab_start(
     slug: Slug,
-    scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help="Which incident; `mend lab list` names them.")] = "",
+    scenario: Annotated[
+        str, typer.Option("--scenario", metavar="NAME", help="Which incident; `mend lab list` names them.")
+    ] = "",
     rows: Annotated[int, typer.Option("--rows", help="Orders in the practice shop.")] = 100_000,
     json: Json = False,
 ) -> int:

@@ -17,12 +17,26 @@ if TYPE_CHECKING:
 
     Ended = tuple[Record, MendError | None]
 
-EXIT_CODES = {"completed": 0, "planned": 2, "refused": 3, "unknown": 4, "interrupted": 4, "failed": 1, "could_not_check": 1}
+EXIT_CODES = {
+    "completed": 0,
+    "planned": 2,
+    "refused": 3,
+    "unknown": 4,
+    "interrupted": 4,
+    "failed": 1,
+    "could_not_check": 1,
+}
 _NOTHING = {  # by whether there was a text, and whether a database was looked at
     (True, True): "Unknown: the text is of no failure mode that mend knows, and the database shows none.",
-    (True, False): "Unknown: the text is of no failure mode that mend knows. Give -t TARGET to look at the database too.",
+    (
+        True,
+        False,
+    ): "Unknown: the text is of no failure mode that mend knows. Give -t TARGET to look at the database too.",
     (False, True): "Nothing found: the database shows no failure mode that mend can see at a glance.",
-    (False, False): "Nothing found: the revision files show no failure mode. Give -t TARGET to look at the database too.",
+    (
+        False,
+        False,
+    ): "Nothing found: the revision files show no failure mode. Give -t TARGET to look at the database too.",
 }
 Pairs = Sequence[tuple[str, str]]
 Action = Literal["plan", "apply", "undo", "resume"]
@@ -52,12 +66,16 @@ def triage(target_name: str, alembic_ini: Path | None, *, text: str, file: str, 
 
     error = room.error_text(text, file)
     if not (error.strip() or target_name or alembic_ini):
-        raise InvalidParameter("Nothing to look at. Nothing was changed. Give an error text (--error, --error-file FILE or -), a target (-t), or both.")
+        raise InvalidParameter(
+            "Nothing to look at. Nothing was changed. Give an error text (--error, --error-file FILE or -), a target (-t), or both."
+        )
     target = _resolved(target_name) if target_name else None
     ini = _absolute(alembic_ini) if alembic_ini else room.default_ini(target) if target else None
     answer = room.examine(error, target, ini)
     if json:
-        screen.document({"findings": [f.as_record() for f in answer.findings], "could_not_check": list(answer.could_not_check)})
+        screen.document(
+            {"findings": [f.as_record() for f in answer.findings], "could_not_check": list(answer.could_not_check)}
+        )
     else:
         _tell_findings(answer, text=bool(error.strip()), looked=target is not None)
     return 2 if answer.findings else int(bool(error.strip() or answer.could_not_check))
@@ -90,7 +108,9 @@ def given(slug: str, options: Mapping[str, Any], pairs: Pairs, file: Path | None
         if checked.get(path):
             checked[path] = str(_absolute(Path(checked[path])))
     if checked["alembic_ini"] and not Path(checked["alembic_ini"]).is_file():
-        raise ProjectBroken(f"There is no {checked['alembic_ini']}. Nothing was changed. Give the path of the project's alembic.ini with -a.")
+        raise ProjectBroken(
+            f"There is no {checked['alembic_ini']}. Nothing was changed. Give the path of the project's alembic.ini with -a."
+        )
     return checked
 
 
@@ -100,7 +120,9 @@ def _from_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidParameter(f"{path} cannot be read: {' '.join(str(error).split())}. Nothing was changed. Write one `name: value` a line.") from error
+        raise InvalidParameter(
+            f"{path} cannot be read: {' '.join(str(error).split())}. Nothing was changed. Write one `name: value` a line."
+        ) from error
     if not (isinstance(values, dict) and all(isinstance(key, str) for key in values)):
         raise InvalidParameter(f"{path} is not a list of `name: value`. Nothing was changed. Correct it and run again.")
     return values
@@ -119,17 +141,23 @@ def _resolved(name: str) -> Target:
 def plan(slug: str, values: Mapping[str, Any], *, json: bool) -> int:
     """Diagnose and plan."""
     if not values["dry_run"] or values["approve"]:
-        raise InvalidParameter(f"`mend plan` changes nothing, so dry_run and approve are not for it. Nothing was changed. Use `mend apply {slug}`.")
+        raise InvalidParameter(
+            f"`mend plan` changes nothing, so dry_run and approve are not for it. Nothing was changed. Use `mend apply {slug}`."
+        )
     return told(*run(slug, values, action="plan"), json=json)
 
 
-def apply(what: str, options: Mapping[str, Any], pairs: Pairs, file: Path | None, *, approve: str, auto: bool, json: bool) -> int:
+def apply(
+    what: str, options: Mapping[str, Any], pairs: Pairs, file: Path | None, *, approve: str, auto: bool, json: bool
+) -> int:
     """Apply the plan of a run; or plan a slug, and apply that plan if it is approved."""
     from mend import archive
 
     if what not in parameters.slugs():
         if any(options.values()) or pairs or file:
-            raise InvalidParameter("A run is applied with its own parameters. Nothing was changed. Give no others, or make a new plan.")
+            raise InvalidParameter(
+                "A run is applied with its own parameters. Nothing was changed. Give no others, or make a new plan."
+            )
         return _apply_run(archive.find(what), approve=approve, auto=auto, json=json)
     values = given(what, options, pairs, file) | {"dry_run": True, "approve": ""}
     if approve:
@@ -147,7 +175,9 @@ def apply(what: str, options: Mapping[str, Any], pairs: Pairs, file: Path | None
 def _apply_run(planned: Record, *, approve: str, auto: bool, json: bool) -> int:
     made = planned.plan()
     if made is None or not made.steps:
-        raise InvalidParameter(f"Run {planned.run_id} has no plan with steps. Nothing was changed. `mend show {planned.run_id}` says why.")
+        raise InvalidParameter(
+            f"Run {planned.run_id} has no plan with steps. Nothing was changed. `mend show {planned.run_id}` says why."
+        )
     digest = approve or (made.digest() if auto else "")
     if digest != made.digest():
         wrong = f" The digest given, {approve}, is of another plan." if approve else ""
@@ -168,7 +198,9 @@ def follow(run_id: str, action: Literal["undo", "resume"], *, json: bool) -> int
     record = archive.find(run_id)
     lineage.applied(record.run_id)  # refuses at once what was never applied, or is undone already
     slug = record.opened["slug"]
-    return told(*run(slug, parameters.validated(slug, record.opened["parameters"]), action=action, of=record.run_id), json=json)
+    return told(
+        *run(slug, parameters.validated(slug, record.opened["parameters"]), action=action, of=record.run_id), json=json
+    )
 
 
 def open_in_lab(slug: str, values: Mapping[str, Any]) -> int:

@@ -31,7 +31,10 @@ def run(*, rows: int) -> int:
     if made is None:
         raise LabFailed(f"Run {planned.run_id} made no plan. Only the lab was touched. `mend lab reset` starts afresh.")
     screen.heading(f"4. Apply: you would review the plan, then approve it by its digest, {made.digest()}")
-    applied = _done(commands.run(SLUG, values | {"dry_run": False, "approve": made.digest()}, action="apply", of=planned.run_id), "completed")
+    applied = _done(
+        commands.run(SLUG, values | {"dry_run": False, "approve": made.digest()}, action="apply", of=planned.run_id),
+        "completed",
+    )
     screen.heading("5. Go on: `alembic upgrade head`")
     _upgrade(incident)
     screen.heading("6. Verify: are the records whole?")
@@ -39,8 +42,12 @@ def run(*, rows: int) -> int:
         verdict = archive.verify(record)
         screen.say(f"{verdict.run_id}: {verdict.state}")
         if verdict.state != "whole":
-            raise VerificationFailed(f"The record {verdict.run_id} is {verdict.state}: {verdict.why}. Only the lab was touched.")
-    screen.heading(f"Done in {time.monotonic() - began:.0f} s. The database is mended; `mend undo {applied.run_id}` would take it back. The report:")
+            raise VerificationFailed(
+                f"The record {verdict.run_id} is {verdict.state}: {verdict.why}. Only the lab was touched."
+            )
+    screen.heading(
+        f"Done in {time.monotonic() - began:.0f} s. The database is mended; `mend undo {applied.run_id}` would take it back. The report:"
+    )
     screen.out(str(applied.path / "report.html"))
     return 0
 
@@ -52,7 +59,9 @@ def _done(ended: commands.Ended, outcome: str) -> archive.Record:
     if error is not None:
         raise error
     if record.outcome != outcome:
-        raise LabFailed(f"Run {record.run_id} ended {record.outcome}, not {outcome}. Only the lab was touched. Read {record.path / 'report.html'}.")
+        raise LabFailed(
+            f"Run {record.run_id} ended {record.outcome}, not {outcome}. Only the lab was touched. Read {record.path / 'report.html'}."
+        )
     return record
 
 
@@ -64,8 +73,12 @@ def _last_error(incident: Incident) -> str:
 
 def _upgrade(incident: Incident) -> None:
     command = [sys.executable, "-m", "alembic", "-c", str(incident.alembic_ini), "upgrade", "head"]
-    done = subprocess.run(command, cwd=incident.alembic_ini.parent, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=incident.alembic_ini.parent, capture_output=True, text=True, timeout=600, check=False
+    )
     for line in done.stderr.splitlines()[-5:]:
         screen.say(line)
     if done.returncode:
-        raise LabFailed(f"`alembic upgrade head` failed with exit code {done.returncode}. Only the lab was touched. `mend lab reset` starts afresh.")
+        raise LabFailed(
+            f"`alembic upgrade head` failed with exit code {done.returncode}. Only the lab was touched. `mend lab reset` starts afresh."
+        )

@@ -25,16 +25,25 @@ _STATE = re.compile(
     re.IGNORECASE,
 )
 _CLASS = re.compile(r"\b(?:psycopg2?|asyncpg)\.(?:errors|exceptions)(?:\.\w+)?\.(\w+)")
-_RUNNING = re.compile(r"Running (upgrade|downgrade) (?P<old>[^\n]*?) ?-> ?(?P<new>[^\s,]*)(?:[, ][^\n]*)?$", re.MULTILINE)
-_FRAME = re.compile(r'File "(?P<path>[^"\n]*[/\\]versions[/\\](?P<file>[^"/\\\n]+\.py))", line (?P<line>\d+), in (?P<function>\w+)')
-_STATEMENT = re.compile(r"\[SQL: (?P<a>[\s\S]{1,20000}?)\]\s*$|\bSTATEMENT:\s+(?P<b>[^\n]{1,4000})|\b[Qq]uery(?: was)?: (?P<c>[^\n]{1,4000})", re.MULTILINE)
+_RUNNING = re.compile(
+    r"Running (upgrade|downgrade) (?P<old>[^\n]*?) ?-> ?(?P<new>[^\s,]*)(?:[, ][^\n]*)?$", re.MULTILINE
+)
+_FRAME = re.compile(
+    r'File "(?P<path>[^"\n]*[/\\]versions[/\\](?P<file>[^"/\\\n]+\.py))", line (?P<line>\d+), in (?P<function>\w+)'
+)
+_STATEMENT = re.compile(
+    r"\[SQL: (?P<a>[\s\S]{1,20000}?)\]\s*$|\bSTATEMENT:\s+(?P<b>[^\n]{1,4000})|\b[Qq]uery(?: was)?: (?P<c>[^\n]{1,4000})",
+    re.MULTILINE,
+)
 _NAME = r'((?:"[^"\n]{1,63}"|[\w$]{1,63})(?:\.(?:"[^"\n]{1,63}"|[\w$]{1,63}))?)'
 _TABLE = re.compile(
     rf"\b(?:ALTER\s+TABLE|INSERT\s+INTO|CREATE\s+(?:UNIQUE\s+)?INDEX\b[^()]{{0,200}}?\bON|UPDATE|DELETE\s+FROM|CREATE\s+TABLE|DROP\s+TABLE|COPY)"
     rf"\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?:ONLY\s+)?{_NAME}",
     re.IGNORECASE,
 )
-_CONCURRENT = re.compile(r"\b(?:CREATE(?:\s+UNIQUE)?|DROP)\s+INDEX\s+CONCURRENTLY\b|\bREINDEX\b[^;\n]{0,60}\bCONCURRENTLY\b", re.IGNORECASE)
+_CONCURRENT = re.compile(
+    r"\b(?:CREATE(?:\s+UNIQUE)?|DROP)\s+INDEX\s+CONCURRENTLY\b|\bREINDEX\b[^;\n]{0,60}\bCONCURRENTLY\b", re.IGNORECASE
+)
 _WAITING = re.compile(r"Process (\d+) waits for \w+ on [^;\n]{1,100}; blocked by process (\d+)")
 _KEY = re.compile(r"Key \((?P<columns>[^=\n]{1,300}?)\)=\(")
 _TROUBLE = re.compile(r"\bTraceback\b|Error\b|\b(?:ERROR|FATAL|FAILED)\b|\[exit [1-9]")
@@ -85,7 +94,9 @@ class ErrorText:
     @cached_property
     def context(self) -> frozenset[str]:
         """What the text is about: ``upgrade``, ``downgrade``, ``alembic``; ``runtime`` if none of them."""
-        about = {run.direction for run in self.running[-1:]} | {name for _, name in self.frames if name in ("upgrade", "downgrade")}
+        about = {run.direction for run in self.running[-1:]} | {
+            name for _, name in self.frames if name in ("upgrade", "downgrade")
+        }
         if about or "alembic." in self.text or "/alembic/" in self.text or "\\alembic\\" in self.text:
             return frozenset(about | {"alembic", "any"})
         return frozenset({"runtime", "any"})
@@ -117,7 +128,11 @@ class ErrorText:
         One that starts from the base is left out: a test suite migrates many empty databases.
         """
         for one, next_ in zip(self.running, self.running[1:], strict=False):
-            same = one.old and (one.direction, one.old, one.new) == (next_.direction, next_.old, next_.new) and one.direction == "upgrade"
+            same = (
+                one.old
+                and (one.direction, one.old, one.new) == (next_.direction, next_.old, next_.new)
+                and one.direction == "upgrade"
+            )
             if same and not _TROUBLE.search(self.text, one.at, next_.at):
                 return one.new
         return ""

@@ -23,20 +23,31 @@ class Look:
 
     def findings(self) -> Shown:
         """Every finding with its evidence, best first; and what could not be checked."""
-        rows = [{"failure mode": f.slug, "confidence": f"{f.confidence:.0%}", "evidence": line} for f in self.answer.findings for line in f.evidence]
+        rows = [
+            {"failure mode": f.slug, "confidence": f"{f.confidence:.0%}", "evidence": line}
+            for f in self.answer.findings
+            for line in f.evidence
+        ]
         columns = ("failure mode", "confidence", "evidence")
         none = [] if rows else [markup.paragraph("Unknown: nothing here is a failure mode that mend knows.")]
         notes = [markup.box("warn", [markup.paragraph(note)]) for note in self.answer.could_not_check]
-        text = "\n".join([markup.plain_table(columns, rows, width=100) if rows else "unknown", *self.answer.could_not_check])
+        text = "\n".join(
+            [markup.plain_table(columns, rows, width=100) if rows else "unknown", *self.answer.could_not_check]
+        )
         return markup.shown([markup.table(columns, rows), *none, *notes], text)
 
     def commands(self) -> Shown:
         """The next command of each finding."""
         rows = [{"failure mode": f.slug, "next": f.command} for f in self.answer.findings]
-        return markup.shown([markup.table(("failure mode", "next"), rows)], markup.plain_table(("failure mode", "next"), rows, width=200))
+        return markup.shown(
+            [markup.table(("failure mode", "next"), rows)],
+            markup.plain_table(("failure mode", "next"), rows, width=200),
+        )
 
 
-def look(*, target: str, alembic_ini: str, error: str, error_file: str, progress: Callable[[str], None] = print) -> Look:
+def look(
+    *, target: str, alembic_ini: str, error: str, error_file: str, progress: Callable[[str], None] = print
+) -> Look:
     """Look at a target and at an error text.
 
     Parameters

@@ -30,14 +30,23 @@ incident: str = ""  # a name that ties several runs together, e.g. a ticket numb
 dry_run: bool = True  # make the plan, change nothing
 approve: str = ""  # digest of the plan you reviewed; applies it when dry_run is False
 option: str = ""  # which way out; empty: the first that is safe"""
-_CALLS = {"Decide": "run.decide()", "Act": "run.act()", "Verify": "run.verify()", "Undo": "run.undo()", "Prevent": "run.prevent()", "Record": "run.close()"}
+_CALLS = {
+    "Decide": "run.decide()",
+    "Act": "run.act()",
+    "Verify": "run.verify()",
+    "Undo": "run.undo()",
+    "Prevent": "run.prevent()",
+    "Record": "run.close()",
+}
 
 
 def checkout() -> Path:
     """The checkout that this package lies in.  Raises: InvalidParameter where it was installed without one."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "pyproject.toml").is_file():
-        raise InvalidParameter("There is no checkout here. Nothing was changed. Clone the project and run `make new NAME=<slug>` in it.")
+        raise InvalidParameter(
+            "There is no checkout here. Nothing was changed. Clone the project and run `make new NAME=<slug>` in it."
+        )
     return root
 
 
@@ -47,7 +56,9 @@ def scaffold(root: Path, slug: str) -> tuple[Path, ...]:
     Raises: InvalidParameter for a slug that is not one, or of which a home is there already.
     """
     if not _SLUG.fullmatch(slug):
-        raise InvalidParameter(f"{slug!r} is not a slug. Nothing was changed. Use lower case words joined by _, e.g. lock_queue.")
+        raise InvalidParameter(
+            f"{slug!r} is not a slug. Nothing was changed. Use lower case words joined by _, e.g. lock_queue."
+        )
     texts = {root / path.format(slug=slug): _filled(template, slug) for path, template in _TEMPLATES.items()}
     texts[root / "runbooks" / f"{slug}.ipynb"] = json.dumps(_notebook(slug), indent=1, ensure_ascii=False) + "\n"
     if there := [path for path in texts if path.exists()]:
@@ -83,7 +94,10 @@ def _notebook(slug: str) -> dict[str, Any]:
     for section in SECTIONS:
         cells.append(_prose(f"{section.lower()}-heading", f"## {section}\n\nTo write."))
         cells += _section(section, slug)
-    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
@@ -93,11 +107,23 @@ def _section(section: str, slug: str) -> list[dict[str, Any]]:
         return [_code("parameters", _PARAMETERS, "parameters")]
     if section == "Preconditions":
         names = [line.split(":")[0] for line in _PARAMETERS.splitlines()]
-        form = f'from mend import runbook\n\nform = runbook.form(\n    "{slug}",\n    ' + ", ".join(f"{name}={name}" for name in names) + ",\n)"
-        return [_code("form", form), _prose("open-prose", "Look at the card: is this the database you mean?"), _code("open", "run = form.open()")]
+        form = (
+            f'from mend import runbook\n\nform = runbook.form(\n    "{slug}",\n    '
+            + ", ".join(f"{name}={name}" for name in names)
+            + ",\n)"
+        )
+        return [
+            _code("form", form),
+            _prose("open-prose", "Look at the card: is this the database you mean?"),
+            _code("open", "run = form.open()"),
+        ]
     if section == "Diagnose":
         question = "### Which objects show it?\n\n*Healthy when* there are 0 rows."
-        return [_code("diagnose", "run.diagnose()"), _prose("objects", question), _code("objects-answer", 'run.answer("objects")')]
+        return [
+            _code("diagnose", "run.diagnose()"),
+            _prose("objects", question),
+            _code("objects-answer", 'run.answer("objects")'),
+        ]
     return [_code(section.lower(), _CALLS[section])]
 
 
@@ -107,7 +133,14 @@ def _prose(name: str, text: str) -> dict[str, Any]:
 
 def _code(name: str, text: str, *tags: str) -> dict[str, Any]:
     metadata = {"tags": list(tags)} if tags else {}
-    return {"cell_type": "code", "execution_count": None, "id": name, "metadata": metadata, "outputs": [], "source": text.splitlines(keepends=True)}
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": metadata,
+        "outputs": [],
+        "source": text.splitlines(keepends=True),
+    }
 
 
 def main() -> int:

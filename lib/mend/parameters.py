@@ -59,7 +59,9 @@ def notebook(slug: str) -> Path:
     if _SLUG.fullmatch(slug) and path.is_file():
         return path
     near = _near(slug, slugs()) or f" There are: {', '.join(slugs())}."
-    raise InvalidParameter(f"No runbook is called {slug!r}. Nothing was changed.{near} `mend list` shows the catalogue.")
+    raise InvalidParameter(
+        f"No runbook is called {slug!r}. Nothing was changed.{near} `mend list` shows the catalogue."
+    )
 
 
 def of(slug: str) -> tuple[Parameter, ...]:
@@ -106,7 +108,9 @@ def _cells(path: Path) -> list[dict[str, Any]]:
     try:
         cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
-        raise InvalidParameter(f"{path} is not a notebook: {error}. Nothing was changed. Restore it and run again.") from error
+        raise InvalidParameter(
+            f"{path} is not a notebook: {error}. Nothing was changed. Restore it and run again."
+        ) from error
     return cells
 
 
@@ -124,7 +128,9 @@ def _parse(source: str, path: Path) -> tuple[Parameter, ...]:
         nodes, helps = ast.parse(source).body, _comments(source)
         return tuple(_parameter(node, helps.get(node.lineno, "")) for node in nodes)
     except (SyntaxError, ValueError, tokenize.TokenError) as error:
-        raise InvalidParameter(f"{path.name}: its parameters cell is not one `name: type = value` a line: {error}. Nothing was changed.") from error
+        raise InvalidParameter(
+            f"{path.name}: its parameters cell is not one `name: type = value` a line: {error}. Nothing was changed."
+        ) from error
 
 
 def _parameter(node: ast.stmt, help_: str) -> Parameter:
@@ -191,4 +197,7 @@ def _without_secret(slug: str, parameter: Parameter, value: Any) -> Any:
 def _wrong(slug: str, parameter: Parameter, value: Any) -> InvalidParameter:
     wants = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}[parameter.type]
     got = f"{value!r} ({type(value).__name__})"
-    return InvalidParameter(f"{slug}: {parameter.name} must be {wants}, not {got}. Nothing was changed. Correct it and run again.", parameter=parameter.name)
+    return InvalidParameter(
+        f"{slug}: {parameter.name} must be {wants}, not {got}. Nothing was changed. Correct it and run again.",
+        parameter=parameter.name,
+    )

@@ -42,8 +42,14 @@ def status(*, json: bool) -> int:
         screen.document(known)
         return 0
     incident = known["incident"]
-    screen.out(f"{'running' if known['running'] else 'stopped'}, PostgreSQL {known['server_version']}, in {known['home']}")
-    screen.out(f"incident {incident['slug']}, {incident['scenario']}" if incident else "no incident: mend lab start failed_migration")
+    screen.out(
+        f"{'running' if known['running'] else 'stopped'}, PostgreSQL {known['server_version']}, in {known['home']}"
+    )
+    screen.out(
+        f"incident {incident['slug']}, {incident['scenario']}"
+        if incident
+        else "no incident: mend lab start failed_migration"
+    )
     return 0
 
 

@@ -86,10 +86,14 @@ def _read(path: Path, _mtime: int) -> Settings:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         settings = Settings.model_validate({**raw, "path": path})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidParameter(f"{path} cannot be read: {error}. Nothing was changed. Correct it and run again.") from error
+        raise InvalidParameter(
+            f"{path} cannot be read: {error}. Nothing was changed. Correct it and run again."
+        ) from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidParameter(f"{path} is not valid: {wrong}. Nothing was changed. Correct it and run again.") from error
+        raise InvalidParameter(
+            f"{path} is not valid: {wrong}. Nothing was changed. Correct it and run again."
+        ) from error
     return _absolute(settings, path.parent)
 
 

@@ -12,7 +12,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-FAILED, NOT_NULL, UNIQUE, FOREIGN = "failed_migration", "not_null_violation", "unique_violation", "foreign_key_violation"
+FAILED, NOT_NULL, UNIQUE, FOREIGN = (
+    "failed_migration",
+    "not_null_violation",
+    "unique_violation",
+    "foreign_key_violation",
+)
 DEADLOCK, CONFLICT, SLOW, ROLLBACK = "deadlock", "migration_conflict", "slow_migration", "rollback_failure"
 LOSS, SKEW, MISMATCH = "data_loss", "version_skew", "environment_mismatch"
 MODES = (FAILED, NOT_NULL, UNIQUE, FOREIGN, DEADLOCK, CONFLICT, SLOW, ROLLBACK, LOSS, SKEW, MISMATCH)

@@ -5,12 +5,12 @@ Every question stands in a savepoint of its own: one that cannot be answered bec
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mend import promises
 from mend.errors import MendError, QueryFailed, from_driver
 from mend.signatures import CONFLICT, DEADLOCK, FAILED, FOREIGN, MISMATCH, NOT_NULL, SLOW, UNIQUE
 
@@ -49,14 +49,29 @@ class Seen:
 
 def of_files(history: History) -> list[Sign]:
     """What is wrong with the revision files alone."""
-    signs = [_file_sign(0.9, f"the parent {name} of revision {child} has no file", name) for child, lacking in history.missing_parents.items() for name in lacking]
-    signs += [_file_sign(0.9, f"{len(paths)} files have the revision id {name}", name) for name, paths in history.duplicates.items()]
-    signs += [_file_sign(0.9, f"revisions refer to each other in a circle: {', '.join(history.cycles)}")] if history.cycles else []
-    signs += [_file_sign(0.6, f"revision file {broken.path.name}: {broken.problem}", broken.id) for broken in history.broken]
+    signs = [
+        _file_sign(0.9, f"the parent {name} of revision {child} has no file", name)
+        for child, lacking in history.missing_parents.items()
+        for name in lacking
+    ]
+    signs += [
+        _file_sign(0.9, f"{len(paths)} files have the revision id {name}", name)
+        for name, paths in history.duplicates.items()
+    ]
+    signs += (
+        [_file_sign(0.9, f"revisions refer to each other in a circle: {', '.join(history.cycles)}")]
+        if history.cycles
+        else []
+    )
+    signs += [
+        _file_sign(0.6, f"revision file {broken.path.name}: {broken.problem}", broken.id) for broken in history.broken
+    ]
     if len(history.heads) > 1 and not signs:
         # labelled branches, dependencies and several roots are everyday in some projects; two plain heads are an accident
         meant = any(r.labels or r.depends_on for r in history.files) or sum(not r.down for r in history.files) > 1
-        signs.append(_file_sign(0.35 if meant else 0.7, f"there are {len(history.heads)} heads: {', '.join(history.heads)}"))
+        signs.append(
+            _file_sign(0.35 if meant else 0.7, f"there are {len(history.heads)} heads: {', '.join(history.heads)}")
+        )
     return signs
 
 
@@ -91,7 +106,9 @@ def known_rows(conn: Connection, history: History) -> tuple[str, ...]:
 
     frame = version_rows(conn)
     tables = [group["version_num"].tolist() for _, group in frame.groupby(["schema", "table"])]
-    ours = [rows for rows in tables if any(row in history.revisions for row in rows)] or (tables if len(tables) == 1 else [])
+    ours = [rows for rows in tables if any(row in history.revisions for row in rows)] or (
+        tables if len(tables) == 1 else []
+    )
     return tuple(row for rows in ours for row in rows if row)
 
 
@@ -130,7 +147,9 @@ def _ask(conn: Connection, name: str, **binds: Any) -> _Rows:
 def _rows(frame: DataFrame) -> _Rows:
     """Rows with None for what is missing, whatever the column's dtype."""
     plain = frame.astype(object)
-    return [{str(key): value for key, value in row.items()} for row in plain.where(plain.notna(), None).to_dict("records")]
+    return [
+        {str(key): value for key, value in row.items()} for row in plain.where(plain.notna(), None).to_dict("records")
+    ]
 
 
 def _invalid_indexes(rows: _Rows) -> list[Sign]:
@@ -139,21 +158,35 @@ def _invalid_indexes(rows: _Rows) -> list[Sign]:
         says = f"index {row['index_name']} on {row['table_name']} {row['effect']}"
         found = {"table": row["table_name"], "constraint": row["index_name"]}
         if row["builder_pid"]:
-            signs.append(Sign(SLOW, 0.4, f"{says} by pid {row['builder_pid']}", found | {"pids": str(row["builder_pid"])}))
+            signs.append(
+                Sign(SLOW, 0.4, f"{says} by pid {row['builder_pid']}", found | {"pids": str(row["builder_pid"])})
+            )
         elif row["is_partitioned"]:
             signs.append(Sign(FAILED, 0.3, says, found))
         else:
             signs.append(Sign(FAILED, 0.75, f"{says} (INVALID)", found))
             if row["is_unique"]:
-                signs.append(Sign(UNIQUE, 0.4, f"unique index {row['index_name']} is INVALID: duplicates may be why", found))
+                signs.append(
+                    Sign(UNIQUE, 0.4, f"unique index {row['index_name']} is INVALID: duplicates may be why", found)
+                )
     return signs
 
 
 def _not_valid(rows: _Rows) -> list[Sign]:
     signs = []
     for row in rows:
-        slug = FOREIGN if row["kind"] == "f" else NOT_NULL if row["kind"] == "n" or "IS NOT NULL" in row["definition"] else FAILED
-        found = {key: row[name] for key, name in (("table", "table_name"), ("columns", "columns"), ("constraint", "constraint_name")) if row[name]}
+        slug = (
+            FOREIGN
+            if row["kind"] == "f"
+            else NOT_NULL
+            if row["kind"] == "n" or "IS NOT NULL" in row["definition"]
+            else FAILED
+        )
+        found = {
+            key: row[name]
+            for key, name in (("table", "table_name"), ("columns", "columns"), ("constraint", "constraint_name"))
+            if row[name]
+        }
         says = f"constraint {row['constraint_name']} on {row['table_name']} is NOT VALID: older rows may break it"
         signs.append(Sign(slug, 0.4 if slug == FAILED else 0.6, says, found))
     return signs
@@ -176,10 +209,21 @@ def _version_rows(conn: Connection, history: History) -> list[Sign]:
         tables = _ask(conn, "triage/user_tables")[0]["tables"]
         empty = Sign(MISMATCH, 0.5, f"there is no version row, but {tables} tables: this database was never stamped")
         return [empty] if tables and history.revisions else []
-    signs = [Sign(CONFLICT, 0.92, f"the version row {row} is known to no file", {"revision": row}) for row in rows if row not in history.revisions]
-    signs += [Sign(CONFLICT, 0.92, f"the version row {row} is there {rows.count(row)} times", {"revision": row}) for row in sorted(set(rows)) if rows.count(row) > 1]
+    signs = [
+        Sign(CONFLICT, 0.92, f"the version row {row} is known to no file", {"revision": row})
+        for row in rows
+        if row not in history.revisions
+    ]
+    signs += [
+        Sign(CONFLICT, 0.92, f"the version row {row} is there {rows.count(row)} times", {"revision": row})
+        for row in sorted(set(rows))
+        if rows.count(row) > 1
+    ]
     for row in rows:
-        signs += [Sign(CONFLICT, 0.9, f"the version rows hold {row} and its ancestor {old}", {"revision": old}) for old in sorted(_below(history, row) & set(rows))]
+        signs += [
+            Sign(CONFLICT, 0.9, f"the version rows hold {row} and its ancestor {old}", {"revision": old})
+            for old in sorted(_below(history, row) & set(rows))
+        ]
     return signs
 
 
@@ -191,12 +235,23 @@ def _lost_stamps(conn: Connection, history: History) -> list[Sign]:
     signs = []
     for name in pending(history, rows)[:_PENDING_READ] if rows else ():
         revision = history.revisions[name]
-        wanted = creates(revision.path)
+        wanted = promises.creates(revision.path)
         there = [o for o in _present(conn, wanted) if o["present"]]
         if there:
             share = "everything" if len(there) == len(wanted) else f"{len(there)} of {len(wanted)} objects"
-            names = ", ".join(sorted(_plain(o["table_name"] + "." + o["name"] if o["kind"] == "column" else o["name"]) for o in there)[:5])
-            signs.append(Sign(FAILED, 0.8, f"revision {revision.id} is pending, but there already is {share} that it creates: {names}", {"revision": revision.id}))
+            names = ", ".join(
+                sorted(
+                    _plain(o["table_name"] + "." + o["name"] if o["kind"] == "column" else o["name"]) for o in there
+                )[:5]
+            )
+            signs.append(
+                Sign(
+                    FAILED,
+                    0.8,
+                    f"revision {revision.id} is pending, but there already is {share} that it creates: {names}",
+                    {"revision": revision.id},
+                )
+            )
     return signs
 
 
@@ -208,7 +263,13 @@ def _stamp_losers(conn: Connection, history: History) -> list[Sign]:
     waiting = pending(history, known_rows(conn, history))[:_PENDING_READ]
     found = lint_files(history.env_py, [history.revisions[name].path for name in waiting]) if waiting else []
     return [
-        Sign(FAILED, _STAMP_LOSERS[finding], f"{Path(file).name}, line {line}, {says}", {"revision": _named(history, file) or waiting[0]}, "files")
+        Sign(
+            FAILED,
+            _STAMP_LOSERS[finding],
+            f"{Path(file).name}, line {line}, {says}",
+            {"revision": _named(history, file) or waiting[0]},
+            "files",
+        )
         for file, line, finding, says in found
         if finding in _STAMP_LOSERS
     ]
@@ -223,51 +284,6 @@ def _present(conn: Connection, wanted: list[tuple[str, str, str]]) -> _Rows:
         return []
     kinds, tables, names = (list(part) for part in zip(*wanted, strict=True))
     return _ask(conn, "triage/objects_present", kinds=kinds, tables=tables, names=names)
-
-
-def creates(path: Path) -> list[tuple[str, str, str]]:
-    """(kind, table, name) of what ``upgrade()`` in a revision file plainly creates and does not also drop.
-
-    Read by AST and only where names are literals: a cheap signal.  The runbook replays the revision.
-    """
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return []  # a broken file is a sign of its own, see of_files
-    upgrades = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade"]
-    calls = [call for node in upgrades for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)]
-    dropped = {literal for call in calls if _method(call).startswith("drop_") for literal in map(_literal, call.args)}
-    return [made for call in calls for made in _created(call) if made[2].split(".")[-1].strip('"') not in dropped]
-
-
-def _created(call: ast.Call) -> Iterator[tuple[str, str, str]]:
-    names = [_literal(argument) for argument in call.args]
-    schema = next((_literal(k.value) for k in call.keywords if k.arg == "schema"), "")
-    first, second = (*names, "", "")[:2]
-    method = _method(call)
-    if method in ("create_table", "create_index") and first:
-        yield "relation", "", _quoted(schema, first)
-    elif method == "add_column" and first and second:
-        yield "column", _quoted(schema, first), second
-
-
-def _method(call: ast.Call) -> str:
-    """The operation of ``op.<operation>(...)``; '' for a call on anything else."""
-    function = call.func
-    return function.attr if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "op" else ""
-
-
-def _literal(node: ast.expr) -> str:
-    """A string, the string inside ``op.f("...")``, or the name of a ``Column("...")``; '' for anything computed."""
-    if isinstance(node, ast.Call) and node.args:
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        return _literal(node.args[0]) if name in ("f", "Column") else ""
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-
-
-def _quoted(schema: str, name: str) -> str:
-    parts = [part.replace('"', '""') for part in (schema, name) if part]
-    return ".".join(f'"{part}"' for part in parts)
 
 
 def _plain(name: str) -> str:

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mend import errortext, parameters, signs
+from mend import errortext, parameters, signs, textsigns
 from mend.errors import InvalidParameter, MendError, ProjectBroken, TargetUnreachable
 from mend.errortext import ErrorText
-from mend.signatures import DEADLOCK, FAILED, MODES, ROLLBACK, SIGNATURES, Signature
+from mend.signatures import FAILED, MODES
 from mend.signs import Sign
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 NO_RUNBOOK = "(no runbook yet)"
 ANY_TARGET = "env:DATABASE_URL"  # stands in the command when no target was named
-_EXISTS = frozenset({"42701", "42P07", "42710", "42P06", "42723", "42P16"})
-_CAUSES = frozenset({"23505", "23502", "23503", "23514", "40P01", "55P03", "57014", "57P01", "25P03", "25P04", "53100", "08006", "55P04", "25001"})
 _MOST = 0.99
 PARAMETERS = ("revision", "table", "columns", "constraint", "parent", "pids")  # what runbooks can be given
 
@@ -77,7 +75,7 @@ def examine(text: str = "", target: Target | None = None, alembic_ini: Path | No
     """As ``triage``, with what could not be checked kept apart."""
     error = errortext.read(text)
     history = _history(alembic_ini)
-    found = of_text(error)
+    found = textsigns.of_text(error)
     if history is not None:
         found += signs.of_files(history)
     notes: tuple[str, ...] = ()
@@ -87,7 +85,9 @@ def examine(text: str = "", target: Target | None = None, alembic_ini: Path | No
         except TargetUnreachable as unreachable:
             if not found:
                 raise
-            seen = signs.Seen((), (f"could not look at {target.name}: {unreachable.message.split('. Nothing was')[0]}",))
+            seen = signs.Seen(
+                (), (f"could not look at {target.name}: {unreachable.message.split('. Nothing was')[0]}",)
+            )
         found += seen.signs
         notes = seen.could_not_check
     findings = [_finding(slug, [s for s in found if s.slug == slug], target, alembic_ini) for slug in MODES]
@@ -106,7 +106,9 @@ def error_text(text: str, file: str) -> str:
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise InvalidParameter(f"{file} cannot be read: {error.strerror}. Nothing was changed. Give a file, or - for stdin.") from error
+        raise InvalidParameter(
+            f"{file} cannot be read: {error.strerror}. Nothing was changed. Give a file, or - for stdin."
+        ) from error
     return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace")
 
 
@@ -114,74 +116,12 @@ def _history(alembic_ini: Path | None) -> History | None:
     if alembic_ini is None:
         return None
     if not alembic_ini.is_file():
-        raise ProjectBroken(f"There is no {alembic_ini}. Nothing was changed. Give the path of the project's alembic.ini with -a.")
+        raise ProjectBroken(
+            f"There is no {alembic_ini}. Nothing was changed. Give the path of the project's alembic.ini with -a."
+        )
     from mend import history
 
     return history.read(alembic_ini)
-
-
-def of_text(error: ErrorText) -> list[Sign]:
-    """The signs in an error text: by SQLSTATE and exception class first, by message second."""
-    by_message = [sign for signature in SIGNATURES if signature.when in error.context for sign in _matched(signature, error)]
-    explained = {sign.sqlstate for sign in by_message}
-    by_code = [_coded(s, error.states[s.sqlstate]) for s in SIGNATURES if s.alone and s.sqlstate in error.states and s.sqlstate not in explained and s.when in error.context]
-    return _chained([*by_message, *by_code], error)
-
-
-def _matched(signature: Signature, error: ErrorText) -> list[Sign]:
-    """The last place where a wording stands, as a sign."""
-    matches = list(signature.regex.finditer(error.text))
-    if not matches:
-        return []
-    last = matches[-1]
-    confirmed = signature.sqlstate in error.states
-    confidence = signature.confidence + (0.3 * (1 - signature.confidence) if confirmed else 0)
-    says = signature.says + (f" (SQLSTATE {signature.sqlstate})" if signature.sqlstate else "")
-    found = {key: value for key, value in last.groupdict().items() if value}
-    found = error.around(last.start()) | {{"branch": "revision", "column": "columns"}.get(key, key): value for key, value in found.items()}
-    if signature.slug == DEADLOCK and error.pids:
-        found["pids"] = ", ".join(map(str, error.pids))
-    return [Sign(signature.slug, confidence, f"{says}: {_names(found)}" if _names(found) else says, found, "text", last.start(), signature.sqlstate)]
-
-
-def _coded(signature: Signature, at: int) -> Sign:
-    says = f"SQLSTATE {signature.sqlstate}: {signature.says}; the message itself was not recognised"
-    return Sign(signature.slug, signature.alone, says, {}, "text", at, signature.sqlstate)
-
-
-def _names(found: dict[str, str]) -> str:
-    """Names only; the values of rows stay out of every output."""
-    return ", ".join(f"{key} {value}" for key, value in found.items())
-
-
-def _chained(found: list[Sign], error: ErrorText) -> list[Sign]:
-    """Add what follows from several signs together, and the revision that was run.
-
-    "already exists" after another error is the retry of a revision that this error left half-applied.  An error beside
-    ``autocommit_block`` or CONCURRENTLY leaves one.  Both name the cause too, below the revision that must be mended first.
-    """
-    repeats = [s for s in found if s.slug == FAILED and s.sqlstate in _EXISTS]
-    causes = [s for s in found if s.sqlstate in _CAUSES and s.slug != FAILED]
-    earlier = [s for s in causes if repeats and s.at < max(r.at for r in repeats)]
-    halfway: list[Sign] = []
-    if earlier:
-        first = min(earlier, key=lambda s: s.at)
-        halfway = [Sign(FAILED, 0.97, f"an earlier error in the text left the revision half-applied: {first.says}", {}, "text", first.at)]
-    elif causes and error.commits_midway and "runtime" not in error.context:
-        halfway = [Sign(FAILED, 0.95, "the statement that failed ran outside a transaction: what came before it is committed, and an index it was building is INVALID", {}, "text")]
-    elif causes and error.commits_midway:
-        halfway = [Sign(FAILED, 0.6, "a concurrent index build failed, and leaves an INVALID index", {}, "text")]
-    if again := error.run_again():
-        halfway.append(Sign(FAILED, 0.6, f"{again} is run again though its first run showed no error: the version table did not come to it", {"revision": again}, "text"))
-    if found and "downgrade" in error.context:
-        halfway.append(Sign(ROLLBACK, 0.9, "the error came up in a downgrade", {}, "text"))
-    ceiling = max((s.confidence for s in halfway), default=1.0) - 0.05
-    lowered = [replace(s, confidence=min(s.confidence, ceiling)) if s in causes and (earlier or error.commits_midway) else s for s in found]
-    return [_with_revision(sign, error.revision()) for sign in [*lowered, *halfway]]
-
-
-def _with_revision(sign: Sign, revision: str) -> Sign:
-    return replace(sign, parameters={"revision": revision} | sign.parameters) if revision else sign
 
 
 def _of_target(target: Target, history: History | None, error: ErrorText, *, failed: bool) -> signs.Seen:
@@ -203,7 +143,12 @@ def _unstamped(error: ErrorText, reached: set[str], *, failed: bool) -> Iterable
     if revision in reached:
         return
     says = f"the log says that {revision} was run, but the version table did not come to it"
-    yield Sign(FAILED, 0.5 if failed else 0.8, says + ("" if failed else ", and no error is in the text"), {"revision": revision})
+    yield Sign(
+        FAILED,
+        0.5 if failed else 0.8,
+        says + ("" if failed else ", and no error is in the text"),
+        {"revision": revision},
+    )
 
 
 def _finding(slug: str, found: list[Sign], target: Target | None, alembic_ini: Path | None) -> Finding | None:
