@@ -122,8 +122,9 @@ class Plan:
 
 
 def _reviewed(step: dict[str, Any]) -> dict[str, Any]:
-    """A step without its estimates: live tables move, and a row more must not make a plan stale (ceilings do count)."""
-    return {key: value for key, value in step.items() if key not in ("rows_expected", "estimated_s")}
+    """A step without its estimates, nor those of its undo: live tables move, and a row more must not make a plan stale (ceilings count)."""
+    kept = {key: value for key, value in step.items() if key not in ("rows_expected", "estimated_s")}
+    return kept | {"undo": [_reviewed(back) for back in step["undo"]]}
 
 
 def from_record(record: Mapping[str, Any]) -> Plan:
@@ -156,10 +157,11 @@ def _step(record: Mapping[str, Any]) -> Step:
 
 
 def what_changed(approved: Plan, fresh: Plan) -> list[str]:
-    """One line per difference between two plans, in words: target, evidence, then steps."""
-    lines = [f"target {key}: {approved.target.get(key)} -> {fresh.target.get(key)}" for key in approved.target if approved.target.get(key) != fresh.target.get(key)]
+    """One line per difference between two plans, in words: target, evidence, then steps; none only where the digests agree."""
+    lines = [f"runbook: {approved.slug} -> {fresh.slug}"] if approved.slug != fresh.slug else []
+    lines += [f"target {line}" for line in _of_mappings(approved.target, fresh.target)]
     for subject in sorted({*approved.evidence, *fresh.evidence}):
-        lines += _differences(subject, approved.evidence.get(subject), fresh.evidence.get(subject))
+        lines += _differences(subject, approved.evidence, fresh.evidence)
     if not lines and approved.chosen != fresh.chosen:
         lines.append(f"option: {approved.chosen} -> {fresh.chosen}")
     if not lines and approved.digest() != fresh.digest():
@@ -167,21 +169,40 @@ def what_changed(approved: Plan, fresh: Plan) -> list[str]:
     return lines
 
 
-def _differences(subject: str, old: Any, new: Any) -> list[str]:
-    if old == new:
-        return []
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = sorted({*old, *new})
-        return [f"{subject}: {key}: {_absent(old.get(key))} -> {_absent(new.get(key))}" for key in keys if old.get(key) != new.get(key)]
-    return [f"{subject}: {_absent(old)} -> {_absent(new)}"]
+def _same(old: Any, new: Any) -> bool:
+    """Whether a digest sees no difference: a plan read from its record holds lists where a fresh one holds tuples."""
+    return canonical(old) == canonical(new)
 
 
-def _absent(value: Any) -> str:
-    return "(absent)" if value is None else str(value)
+def _differences(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line per difference in one subject of the evidence: by key, where it has keys on both sides."""
+    before, after = old.get(subject), new.get(subject)
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return [f"{subject}: {line}" for line in _of_mappings(before, after)]
+    return _of_mappings(*({subject: values[subject]} if subject in values else {} for values in (old, new)))
+
+
+def _of_mappings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line per key whose value differs, or that only one of them has."""
+    keys = sorted({*old, *new}, key=str)
+    changed = (key for key in keys if (key in old) != (key in new) or not _same(old.get(key), new.get(key)))
+    return [f"{key}: {_told(old, key)} -> {_told(new, key)}" for key in changed]
+
+
+def _told(values: Mapping[str, Any], key: str) -> str:
+    return str(values[key]) if key in values else "(absent)"
 
 
 def _step_differences(approved: Plan, fresh: Plan) -> list[str]:
-    old, new = [s.sql() for s in approved.steps], [s.sql() for s in fresh.steps]
-    if old == new:
-        return ["the steps' locks, row counts or undo differ"]
-    return [f"step {n + 1}: {a!r} -> {b!r}" for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b] or [f"{len(old)} steps -> {len(new)} steps"]
+    """The steps whose SQL differs; where it is the same, the parts of a step that do."""
+    old, new = ([_reviewed(asdict(step)) for step in plan.steps] for plan in (approved, fresh))
+    if len(old) != len(new):
+        return [f"{len(old)} steps -> {len(new)} steps"]
+    lines = []
+    for n, (a, b) in enumerate(zip(old, new, strict=True)):
+        sql = approved.steps[n].sql(), fresh.steps[n].sql()
+        if sql[0] != sql[1]:
+            lines.append(f"step {n + 1}: {sql[0]!r} -> {sql[1]!r}")
+        elif parts := [key for key in a if not _same(a[key], b[key])]:
+            lines.append(f"step {n + 1} ({approved.steps[n].says}): its {', '.join(parts)} differ")
+    return lines
