@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fix_record import CLOSES, SLUG, Runbook
-from mend import archive, engine, narrate
+from mend import archive, cells, engine, narrate
 from mend.errors import Interrupted, MendError, OutcomeUnknown, PlanIsStale
 
 RECORD = "import os\nfrom pathlib import Path\nfrom mend.archive import Record\nrecord = Record(Path(os.environ['MEND_RUN']))"
@@ -195,6 +195,19 @@ def test_a_cell_that_does_not_listen_is_killed(runbook: Runbook, tmp_path: Path,
     _, errors = process.communicate(timeout=30)
     assert "Interrupted: The run was interrupted" in errors
     assert _states(archive.Record(path)) == ["failed", "pending", "pending"]
+
+
+def test_an_interruption_before_the_kernel_is_up_is_recorded_too(
+    runbook: Runbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    runbook("1")
+    monkeypatch.setattr(cells, "kernel", interrupted)
+    record, error = _run()
+    assert type(error) is Interrupted
+    assert record.outcome == "interrupted"
 
 
 def test_no_kernel_outlives_a_killed_parent(runbook: Runbook, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mend import account, errors, parameters
@@ -70,7 +71,13 @@ def execute(
     _stub_slow_import()
     from mend import cells  # starts jupyter_client, which is enough to start the kernel
 
-    with narrated(record.journal.path, progress), Stop() as stop, cells.kernel(_environment(record, environ)) as kernel:
+    trouble, stop = "The notebook was interrupted.", Stop()
+    with (
+        suppress(KeyboardInterrupt),
+        narrated(record.journal.path, progress),
+        stop,
+        cells.kernel(_environment(record, environ)) as kernel,
+    ):
         stop.kernel = kernel
         _import_ahead()
         trouble = cells.papermill(
@@ -134,7 +141,7 @@ def _unclosed(record: Record, events: Sequence[Any], trouble: str, stop: Stop) -
         return Interrupted(
             f"{what} The steps before are done and journaled. `mend resume {record.run_id}` goes on from there."
         )
-    if stop.requested or trouble.startswith("The kernel died"):
+    if stop.requested or trouble.startswith(("The kernel died", "The notebook was interrupted")):
         return Interrupted(f"{what} Nothing was changed. Run it again.")
     return MendError(f"{what} Nothing was changed. Read {record.path / NOTEBOOK}.")
 
