@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mend import catalog, compare, ddl, history, locks, names, queries, replay, scratch, steps, versions, violations
-from mend.catalog import ROLE_KINDS, Change
+from mend.catalog import Change
 from mend.diagnosis import Site
 from mend.errors import MendError, NotInvertible, ProjectBroken
 from mend.history import History, Revision
@@ -193,9 +193,8 @@ def _environment(project: Project) -> Environment | MendError:
 
 
 def facets(snapshot: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """A snapshot as a mapping, without what belongs to the server's roles."""
-    rows = snapshot[~snapshot["kind"].isin(ROLE_KINDS)]
-    return {(row.kind, row.identity): row.definition for row in rows.itertuples()}
+    """A snapshot as a mapping."""
+    return {(row.kind, row.identity): row.definition for row in snapshot.itertuples()}
 
 
 Found = tuple[Revision, Replay, tuple[Seen, ...], pd.DataFrame]

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+import pandas as pd
+
 from mend import ddl, kept, locks, names
-from mend.catalog import Change, index_state
+from mend.catalog import COLUMNS, Change, index_state
 from mend.errors import NotInvertible
 from mend.plan import Expect, Lock, Statement, Step
 
@@ -100,7 +102,7 @@ def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Chang
     before, after = _expects(net(change for part in parts for change in part), live)
     try:
         keepings = [k for part in parts for k in _keepings([c.reversed() for c in part], keeper, "forth")]
-        undo, irreversible = _way_back(parts, before, after, keeper, keepings, again), ""
+        undo, irreversible = _way_back(parts, before, after, keeper, keepings, again, _after(live, parts)), ""
     except NotInvertible as error:
         keepings, undo, irreversible = [], (), error.message
     statements = (*(s for keeping in keepings for s in keeping.keep), *(Statement(text) for text in texts))
@@ -116,14 +118,14 @@ def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Chang
     )
 
 
-def _way_back(parts: Sequence[Sequence[Change]], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, keepings: Sequence[kept.Keeping], again: Sequence[str]) -> tuple[Step, ...]:
+def _way_back(parts: Sequence[Sequence[Change]], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, keepings: Sequence[kept.Keeping], again: Sequence[str], now: pd.DataFrame) -> tuple[Step, ...]:
     """Objects back, then content, then the rules that content must satisfy; what this loses in turn is kept first.
 
     Raises: NotInvertible.
     """
     if not any(parts):
         return ()
-    texts = again or [text for part in reversed(parts) for text in ddl.inverse_of(part)]
+    texts = again or [text for part in reversed(parts) for text in ddl.inverse_of(part, live=now)]
     rules = [text for text in texts if _RULE.search(text)] if keepings else []
     statements = (
         *(s for part in parts for keeping in _keepings(part, keeper, "back") for s in keeping.keep),
@@ -133,6 +135,16 @@ def _way_back(parts: Sequence[Sequence[Change]], before: tuple[Expect, ...], aft
     )
     said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part))
     return (Step(says=f"Take back {said}", statements=statements, locks=_locks(statements), before=after, after=before),)
+
+
+def _after(live: Facets, parts: Sequence[Sequence[Change]]) -> pd.DataFrame:
+    """The catalog as it will be: what hangs on a view that must be made anew is taken from it."""
+    now = dict(live)
+    for change in (change for part in parts for change in part):
+        now.pop((change.kind, change.identity), None)
+        if change.after is not None:
+            now[change.kind, change.identity] = change.after
+    return pd.DataFrame([(*key, text) for key, text in now.items()], columns=list(COLUMNS), dtype="str")
 
 
 def _alone(wanted: Wanted, live: Facets) -> Step:
@@ -209,7 +221,7 @@ def take_back(changes: Sequence[Change], *, says: str, again: Sequence[str], liv
     rest = tuple(c for c in changes if c not in indexes)
     steps = [drop_index(c.identity, live[c.kind, c.identity], says=f"Drop index {c.identity}") for c in indexes]
     if rest:
-        steps.append(_transaction(says, ddl.inverse_of(rest), [[c.reversed() for c in rest]], live, keeper, again=again))
+        steps.append(_transaction(says, ddl.inverse_of(rest, live=_after(live, ())), [[c.reversed() for c in rest]], live, keeper, again=again))
     return tuple(steps)
 
 
