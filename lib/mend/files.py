@@ -13,19 +13,31 @@ from mend.journal import sha256
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write, fsync, rename: a reader sees the old file or the new one, also after a crash."""
+    """Write, fsync, rename: a reader sees the old file or the new one, also after a crash.
+
+    Rights and owner stay; of a link, what it leads to is written.
+    """
     content = content.encode() if isinstance(content, str) else content
+    path = path.resolve()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(path.stat().st_mode if path.exists() else 0o644)
+        _same_rights(Path(temporary), path)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _same_rights(new: Path, old: Path) -> None:
+    """Mode and owner of the file that is replaced; root may be mending somebody else's project."""
+    present = old.stat() if old.exists() else None
+    if present and os.geteuid() == 0:
+        os.chown(new, present.st_uid, present.st_gid)
+    new.chmod(present.st_mode if present else 0o644)
 
 
 def replace(arguments: Mapping[str, Any]) -> None:
