@@ -158,7 +158,7 @@ def test_a_version_table_that_may_not_be_read_is_never_taken_for_empty(database:
         conn.exec_driver_sql("create table alembic_version (version_num varchar(32))")
         conn.exec_driver_sql("create role mend_test_reader")
         conn.exec_driver_sql("set role mend_test_reader")
-        with pytest.raises(PrivilegeMissing, match="may not read public.alembic_version"):
+        with pytest.raises(PrivilegeMissing, match=r"may not read public\.alembic_version"):
             history.version_rows(conn)
         conn.rollback()
 

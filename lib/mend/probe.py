@@ -915,6 +915,7 @@ def build_parents(project: Project, recorder: Recorder) -> None:
     def committed(upgrade: Callable[..., Any], identity: str, context: Any) -> Callable[..., Any]:
         def run(**keywords: Any) -> None:
             recorder.now = identity
+            revive_transaction(context)
             upgrade(**keywords)
             context.connection.connection.commit()
 
@@ -931,6 +932,12 @@ def build_parents(project: Project, recorder: Recorder) -> None:
             heads = context.get_current_heads()
 
     project.run(work, parents[-1])
+
+
+def revive_transaction(context: Any) -> None:
+    """Give alembic a living transaction where an earlier revision ended it, or where env.py kept it from beginning one."""
+    if context._transaction is None or not context._transaction.is_active:
+        context._transaction = context.connection.get_transaction() or context.connection.begin()
 
 
 def start_at(revisions: list[str]) -> None:
@@ -984,6 +991,7 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
     leave_rows = project.asked.get("rows") == "leave"
     recorder.listen()
     started: list[str] = []
+    patient: dict[str, Any] = {}  # settings that are off for the statement that runs, and the connection
 
     def withhold(cursor: Any, statement: str, parameters: Any, context: Any) -> Optional[bool]:
         draft, sent = recorder.draft, kind_of(skeleton(statement)) == "statement"
@@ -1020,6 +1028,7 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
     event.listen(Engine, "do_executemany", withhold)
     event.listen(Engine, "do_execute_no_params", lambda cursor, statement, context: withhold(cursor, statement, None, context))
     event.listen(Engine, "commit", before_commit)
+    event.listen(Engine, "after_cursor_execute", restrain)
     project.run(work, recorder.revision)
     wire.tell("done", **versions())
 
