@@ -3,10 +3,16 @@
 
 PYTHON ?= python3
 BIN    := .venv/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --no-warn-script-location
+PIP    := -m pip --disable-pip-version-check --no-input install --no-warn-script-location --require-hashes -r
 RUN    := .venv/.run-installed
 DEV    := .venv/.dev-installed
 OLD    := .venv-old/.installed
+
+# pip's own words, but only what is fetched and unpacked: one line each
+define fetch
+{ $(1)/bin/python $(PIP) $(2) || touch $(1)/.failed; } | grep --line-buffered -E '^ *(Downloading|Installing collected)' | cut -c 1-100; \
+test ! -e $(1)/.failed || { rm $(1)/.failed; exit 1; }
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench lab new lock clean
@@ -43,27 +49,28 @@ new: $(RUN)
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "$(PYTHON) cannot make virtual environments. Install its venv module (on Debian: python3-venv)."; exit 1; }
 	@rm -rf .venv
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
 	@touch $@
 
 $(RUN): requirements.lock pyproject.toml | .venv/.made
 	@echo "installing what mend needs (once) ..."
-	$(PIP) --require-hashes -r requirements.lock
-	$(PIP) --no-deps --no-build-isolation -e .
+	@$(call fetch,.venv,requirements.lock)
+	@$(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib lib || true
 	@touch $@
 
 $(DEV): requirements-dev.lock $(RUN)
 	@echo "installing what the tests need (once) ..."
-	$(PIP) --require-hashes -r requirements-dev.lock
+	@$(call fetch,.venv,requirements-dev.lock)
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib || true
 	@touch $@
 
 # A project's own old stack (Alembic 1.10, SQLAlchemy 1.4, psycopg2), which the tests run histories with.
 $(OLD): requirements-old.lock | .venv/.made
 	@rm -rf .venv-old
-	$(PYTHON) -m venv .venv-old
-	.venv-old/bin/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off --require-hashes -r $<
+	@echo "installing the old stack of the tests (once) ..."
+	@$(PYTHON) -m venv .venv-old
+	@$(call fetch,.venv-old,$<)
 	@.venv-old/bin/python -m compileall -q -j 0 .venv-old/lib || true
 	@touch $@
 

@@ -49,6 +49,7 @@ def run(*, rows: int) -> int:
         f"Done in {time.monotonic() - began:.0f} s. The database is mended; `mend undo {applied.run_id}` would take it back. The report:"
     )
     screen.out(str(applied.path / "report.html"))
+    screen.say("the lab's server runs on; `mend lab stop` stops it")
     return 0
 
 
