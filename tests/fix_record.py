@@ -112,7 +112,7 @@ def fill(record: archive.Record) -> None:
     )
     record.journal.append("check", {
         "name": "leftovers", "question": "What is left?", "verdict": "found", "says": "1 index is left.", "why": "", "healthy_when": "nothing",
-        "rows": 1, "columns": ["name"], "sample": [{"name": "ix"}], "sql": "select 1", "seconds": 0.1,
+        "rows": 1, "columns": ["identity"], "sample": [{"identity": "public.ix"}], "sql": "select 1", "seconds": 0.1,
     })  # fmt: skip
     record.write_plan(plan)
     record.journal.append("planned", {"digest": plan.digest(), "chosen": "resume", "steps": 2})

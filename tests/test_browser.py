@@ -92,6 +92,7 @@ def test_on_paper_nothing_is_folded_away(chromium: Any, ended: archive.Record, t
     assert not folded.is_visible()
     page.emulate_media(media="print")
     assert folded.is_visible()
+    assert page.get_by_role("cell", name="public.ix", exact=True).first.is_visible()
     assert not page.locator("nav").is_visible()
     page.close()
 
@@ -120,6 +121,7 @@ def jupyterlab(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     yield found[0], process
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=30)
+    process.stdout.close()
 
 
 @pytest.mark.timeout(240)

@@ -20,7 +20,9 @@ from mend.integrity import WORKING
 
 _OVERRIDES = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "defer"},  # every cell is in the page: the browser finds and prints it
+    "@jupyterlab/notebook-extension:tracker": {
+        "windowingMode": "defer"
+    },  # every cell is in the page: the browser finds and prints it
 }
 
 

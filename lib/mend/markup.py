@@ -127,7 +127,7 @@ def _cell(column: str, raw: Any) -> str:
         return '<td class="mend-null">NULL</td>'
     if column in _STATE_COLUMNS and text in _TONES:
         return f"<td>{badge(text)}</td>"
-    kind = "id" if column in _ID_COLUMNS else "number" if _is_number(raw) else "code" if column in _CODE_COLUMNS else ""
+    kind = "id" if column in _ID_COLUMNS else "number" if _is_number(raw) else "mono" if column in _CODE_COLUMNS else ""
     return f"<td{_class(kind)}>{escape(text)}</td>"
 
 
