@@ -7,21 +7,21 @@ resume, roll back and stamp.  `look` reads; everything else is pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from mend import catalog, compare, ddl, history, locks, names, queries, replay, scratch, steps, versions, violations
+from mend import catalog, compare, ddl, history, locks, names, queries, replay, scratch, steps, versions, violations, weights
 from mend.catalog import Change
 from mend.diagnosis import Site
 from mend.errors import MendError, NotInvertible, ProjectBroken
 from mend.history import History, Revision
 from mend.journal import sha256
 from mend.lint import lint_files
-from mend.plan import Choice, Statement, Step
+from mend.plan import Choice, Expect, Statement, Step
 from mend.project import Environment, Project, environment
 from mend.replay import Replay
 from mend.steps import Facets, Keeper, Wanted
@@ -62,6 +62,7 @@ class Facts:
     live: Facets
     keeper: Keeper
     data_operations: str
+    sizes: Mapping[str, weights.Size]
 
     @property
     def stamped(self) -> bool:
@@ -105,7 +106,8 @@ class Facts:
         """The questions whose answers must be empty before what is missing can be made."""
         wanted = [change for one in self.seen if one.ran is not True for change in one.statement.changes]
         known = {(kind, identity) for kind, identity in self.live}
-        asked = [violations.obstacle(c) for c in wanted if ("table", relation_of(c)) in known and _columns_are_there(c, self.live)]
+        made = {names.last(change.identity) for change in self.changes() if change.kind == "column"}
+        asked = [violations.obstacle(c) for c in wanted if ("table", relation_of(c)) in known and _columns_are_there(c, self.live, made)]
         return [o for o in asked if o is not None]
 
     def operation_sql(self) -> str:
@@ -128,13 +130,13 @@ def relation_of(change: Change) -> str:
     return ""
 
 
-def _columns_are_there(change: Change, live: Facets) -> bool:
-    """Whether a wanted constraint is about columns that exist already; on others no row can stand in its way yet."""
+def _columns_are_there(change: Change, live: Facets, made: set[str]) -> bool:
+    """Whether a wanted constraint is about columns that exist already; on those that are yet to be ``made`` no row can stand in its way."""
     table = relation_of(change)
     present = {names.last(identity) for kind, identity in live if kind == "column" and names.parent(identity) == table}
     if change.kind == "not_null":
         return names.last(change.identity) in present
-    columns = {names.last(identity) for kind, identity in live if kind == "column"}
+    columns = made | {names.last(identity) for kind, identity in live if kind == "column"}
     mentioned = {word for word in names.mentions(change.after or "") if word in columns}
     return mentioned <= present
 
@@ -182,7 +184,17 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
         live=now,
         keeper=keeper,
         data_operations=data_operations,
+        sizes=_sizes(site, seen),
     )
+
+
+def _sizes(site: Site, seen: Sequence[Seen]) -> dict[str, weights.Size]:
+    """Sizes of the tables that the revision touches, or whose rows it changes."""
+    relations = {relation_of(change) for one in seen for change in one.statement.changes}
+    relations |= {weights.table_changed(one.statement.sql) for one in seen}
+    with site.target.reading(site.run_id) as conn:
+        frame = queries.frame(conn, "target/sizes", relations=sorted(relations - {""}))
+    return {row.relation: weights.Size(int(row.rows_estimate), int(row.size_bytes)) for row in frame.itertuples()}
 
 
 def _environment(project: Project) -> Environment | MendError:
@@ -279,7 +291,7 @@ def _position(row: Any, table: VersionTable, past: History) -> str:
     others = [one for one in table.rows if one != row.version_num]
     if row.version_num in past.ancestors(others):
         return "an ancestor of another row"
-    return "head" if row.version_num in past.heads else f"{len(history.pending(past, [row.version_num]))} revisions behind"
+    return "head" if row.version_num in past.heads else f"behind by {len(history.pending(past, [row.version_num]))}"
 
 
 def evidence(facts: Facts) -> dict[str, Any]:
@@ -330,7 +342,15 @@ def ways_out(facts: Facts, *, blocked: str) -> list[tuple[Choice, tuple[Step, ..
         return []
     ways = [_resume(facts, blocked), _roll_back(facts), _stamp(facts), _retry(facts)]
     first = "stamp" if facts.complete() else "retry" if facts.untouched() else "resume"
-    return sorted(ways, key=lambda way: way[0].option != first)
+    weighed = [(choice, tuple(_weighed(step, facts) for step in made)) for choice, made in ways]
+    return sorted(weighed, key=lambda way: way[0].option != first)
+
+
+def _weighed(step: Step, facts: Facts) -> Step:
+    """The step with about how long it takes, and how many rows it changes at the most."""
+    seconds = sum(weights.seconds(s.sql, facts.sizes, rewrites=step.rewrite) for s in step.statements)
+    changed = [facts.sizes[table].rows for s in step.statements if (table := weights.table_changed(s.sql)) in facts.sizes]
+    return replace(step, estimated_s=round(seconds, 2), rows_expected=sum(changed) if changed else None)
 
 
 def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
@@ -341,7 +361,7 @@ def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
     missing = [one for one in facts.seen if one.ran is not True]
     made = tuple(step for one in missing for step in _cleared(one, facts))
     if _computed(facts, missing) and not _keeps_to_record(facts, missing):
-        return Choice("resume", says, costs), (*made, _upgrade(facts))
+        return Choice("resume", says, costs), (*made, _upgrade(facts, _without(facts, made)))
     wanted = [w for one in missing if (w := _wanted(one, facts))]
     return Choice("resume", says, costs), _recorded((*made, *steps.make(wanted, live=_without(facts, made), keeper=facts.keeper)), facts)
 
@@ -398,7 +418,9 @@ def _wanted(one: Seen, facts: Facts) -> Wanted | None:
         c = waiting[0]
         sql = f"alter table {names.parent(c.identity)} validate constraint {names.last(c.identity)}"
         return Wanted(sql, f"Validate {c.identity}", (Change(c.kind, c.identity, facts.live[c.kind, c.identity], c.after),))
-    return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data, _settings(one.statement))
+    size = facts.sizes.get(weights.table_changed(one.statement.sql)) if one.statement.data else None
+    at_most = weights.rows_ceiling(size) if size else None
+    return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data, _settings(one.statement), at_most)
 
 
 def _settings(statement: replay.Statement) -> tuple[str, ...]:
@@ -425,18 +447,19 @@ def _computed(facts: Facts, missing: Sequence[Seen]) -> bool:
     return bool(facts.replayed.reads) or not all(one.statement.rendered for one in missing)
 
 
-def _upgrade(facts: Facts) -> Step:
+def _upgrade(facts: Facts, live: Facets) -> Step:
     """Run upgrade() under the project's interpreter, skipping what is done; Alembic records the revision in the same transaction."""
     assert facts.revision is not None
     ran = [one.statement.sql for one in facts.seen if one.ran is True]
-    expects = [(c, steps.Expect(c.kind, c.identity, c.after)) for c in facts.changes()]
+    wanted = facts.changes()
     return Step(
         says=f"Run upgrade() of {facts.revision.id} under {facts.project.python}, leaving out {_left_out(facts, len(ran))}; it reads rows, so its SQL is known only as it runs",
         kind="upgrade",
         statements=tuple(Statement(one.statement.sql) for one in facts.seen if one.ran is not True),
         transactional=False,
         retryable=False,
-        after=tuple(expect for _, expect in expects),
+        before=tuple(Expect(c.kind, c.identity, live.get((c.kind, c.identity))) for c in wanted),
+        after=tuple(Expect(c.kind, c.identity, c.after) for c in wanted),
         irreversible="its SQL is computed from rows as it runs, so no inverse is known beforehand",
         arguments={
             "revision": facts.revision.id,

@@ -178,6 +178,16 @@ def _step(n: int, step: Step) -> str:
     ])  # fmt: skip
 
 
+def _terms(step: Step) -> str:
+    """Locks, transaction, rewrite, rows and time of a step, in one line."""
+    locks = ", ".join(f"{lock.mode} on {lock.relation}" for lock in step.locks) or "none"
+    rewrite = {True: "; rewrites the table", None: "; it is not known whether it rewrites the table"}.get(step.rewrite, "")
+    rows = f"; about {step.rows_expected:,} rows" if step.rows_expected is not None else ""
+    takes = f"; about {step.estimated_s:g} s" if step.estimated_s is not None else ""
+    back = "; taken back by mend undo" if step.undo else ""
+    return f"-- locks: {locks}; {'one transaction' if step.transactional else 'no transaction'}{rewrite}{rows}{takes}{back}"
+
+
 def _plan_text(made: Plan) -> str:
     lines = [
         f"option {o.option}: {o.says}"
@@ -187,6 +197,7 @@ def _plan_text(made: Plan) -> str:
     for n, step in enumerate(made.steps):
         lines += [f"step {n + 1}: {step.says}", *("    " + line for line in step.sql().splitlines())]
         lines += ["    " + line for line in str(step.arguments.get("diff", "")).splitlines()]
+        lines.append(f"    {_terms(step)}")
         lines += [f"    cannot be taken back: {step.irreversible}"] if step.irreversible else []
     lines += [f"warning: {warning}" for warning in made.warnings]
     return "\n".join([*lines, f"digest {made.digest()}" if made.steps else "no step is needed", made.next])

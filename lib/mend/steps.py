@@ -25,6 +25,7 @@ class Wanted:
     """One statement to run, what it changes in the catalog, and what it is called.
 
     ``settings``: SET statements that must hold when it runs, such as the search_path of the session that it was written for.
+    ``at_most``: rows it may change.
     """
 
     sql: str
@@ -32,6 +33,7 @@ class Wanted:
     changes: tuple[Change, ...] = ()
     changes_rows: bool = False
     settings: tuple[str, ...] = ()
+    at_most: int | None = None
 
     def texts(self, already: tuple[str, ...] = ()) -> tuple[str, ...]:
         """The settings, unless they hold already, then the statement."""
@@ -68,8 +70,10 @@ def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Ste
 def _together(wanted: Sequence[Wanted], live: Facets, keeper: Keeper) -> Step:
     """One transaction, and its way back in one transaction."""
     texts = [text for w, previous in zip(wanted, [None, *wanted], strict=False) for text in w.texts(previous.settings if previous else ())]
+    ceilings = {w.sql: w.at_most for w in wanted if w.at_most is not None}
     step = _transaction("; ".join(w.says for w in wanted), texts, [w.changes for w in wanted], live, keeper)
     made = {change.identity for w in wanted for change in w.changes if change.before is None}
+    step = replace(step, statements=tuple(replace(s, at_most=ceilings.get(s.sql)) for s in step.statements))
     rows = [w.says for w in wanted if w.changes_rows and not _goes_along(w.sql, made)]
     if rows:
         reason = f"it changes rows by the project's own SQL ({'; '.join(rows)}), whose old values are not kept"

@@ -84,7 +84,7 @@ def _version_rows(site: Site, facts: Facts) -> Check:
 
 def _operations(site: Site, facts: Facts) -> Check:
     """Which operations of the failed revision are done?"""
-    frame = facts.operations
+    frame = facts.operations.drop(columns="revision")
     asks = {"name": "operations", "question": "Which operations of the failed revision are done?", "healthy_when": "All are DONE and the revision is recorded, or none is and it is not."}
     if facts.revision is None:
         return Check(**asks, verdict="healthy", says="No revision is pending.", frame=frame)
@@ -107,7 +107,8 @@ def _leftovers(site: Site, facts: Facts) -> Check:
     with site.target.reading(site.run_id) as conn:
         frame = queries.frame(conn, "failed_migration/leftovers")
     frame["of this revision"] = [bool({row.identity, row.relation} & facts.touched()) for row in frame.itertuples()]
-    says = f"{len(frame)} leftovers, {int(frame['of this revision'].sum())} of them on objects of this revision." if len(frame) else "Nothing is left over."
+    mine = int(frame["of this revision"].sum())
+    says = f"Left over: {len(frame)}, of this revision: {mine}." if len(frame) else "Nothing is left over."
     return Check("leftovers", "What did the failure leave behind?", "found" if len(frame) else "healthy", says, "There are 0 invalid indexes, 0 constraints that are NOT VALID, and 0 prepared transactions.", frame, frame.attrs["sql"])
 
 
