@@ -413,6 +413,22 @@ def test_done_statements_are_left_out_and_the_version_row_is_advanced(half_appli
     assert sql(url, "select version_num, (select note from orders) from alembic_version") == [("work", "b")]
 
 
+def test_time_limits_are_off_in_a_concurrent_build_and_hold_again_after_it(database: str, tmp_path: Path) -> None:
+    """An index expression that fails where lock_timeout is on; a later statement that fails where it is off."""
+    check = "create function limited(n int, wanted text) returns int immutable language plpgsql as $$ begin \
+             if current_setting('lock_timeout') <> wanted then raise 'lock_timeout is %', current_setting('lock_timeout'); end if; return n; end $$"
+    body = """
+with op.get_context().autocommit_block():
+    op.execute("create index concurrently ix_limited on orders (limited(id, '0'))")
+op.execute("insert into customers select limited(1, '2s')")
+"""
+    record(projects.project(tmp_path / "before", chain(first=projects.ORDERS)), "first", database, [])
+    sql(database, "insert into orders values (1, 'a')")
+    sql(database, check)
+    last = upgrade(projects.project(tmp_path, chain(first=projects.ORDERS, work=body), url=database), database)[-1]
+    assert last["event"] == "done", last
+
+
 def test_nothing_is_sent_when_env_py_leads_to_another_database(half_applied: tuple[Project, str]) -> None:
     asked, url = half_applied
     before = sql(url, "select * from alembic_version")

@@ -991,7 +991,7 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
     leave_rows = project.asked.get("rows") == "leave"
     recorder.listen()
     started: list[str] = []
-    patient: dict[str, Any] = {}  # settings that are off for the statement that runs, and the connection
+    unlimited: dict[str, Any] = {}  # limits that are off for the statement that runs, and its connection
 
     def withhold(cursor: Any, statement: str, parameters: Any, context: Any) -> Optional[bool]:
         draft, sent = recorder.draft, kind_of(skeleton(statement)) == "statement"
@@ -1005,7 +1005,17 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
                      autocommit=bool(draft and draft["autocommit"]))  # fmt: skip
         if done:
             cursor.execute("select where false")  # no rows, rowcount 0: a loop that runs until nothing is left ends
+        elif draft and re.search(r"\bconcurrently\b", skeleton(statement), re.IGNORECASE):
+            for name in ("lock_timeout", "statement_timeout"):
+                query(context.root_connection, "set %s = 0" % name)
+                unlimited[name] = context.root_connection
         return True if done else None
+
+    def limit_again(conn: Any, *rest: Any) -> None:
+        """The time limits were off for a CONCURRENTLY: there they would leave an invalid index behind."""
+        for name in list(unlimited):
+            value = project.asked.get("settings", {}).get(name)
+            query(unlimited.pop(name), "set %s = %s" % (name, literal(value)) if value else "reset " + name)
 
     def before_commit(conn: Any) -> None:
         if started:
@@ -1028,7 +1038,7 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
     event.listen(Engine, "do_executemany", withhold)
     event.listen(Engine, "do_execute_no_params", lambda cursor, statement, context: withhold(cursor, statement, None, context))
     event.listen(Engine, "commit", before_commit)
-    event.listen(Engine, "after_cursor_execute", restrain)
+    event.listen(Engine, "after_cursor_execute", limit_again)
     project.run(work, recorder.revision)
     wire.tell("done", **versions())
 
