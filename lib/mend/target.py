@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mend import settings
-from mend.errors import InvalidParameter, LoginRefused, MendError, TargetUnknown, TargetUnreachable, from_driver
+from mend import address, settings
+from mend.errors import LoginRefused, MendError, TargetUnknown, TargetUnreachable, from_driver
+from mend.redaction import passwords, redact
 from mend.settings import TargetSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+__all__ = ["Identity", "Target", "card", "named_address", "redact", "resolve"]
 
 READ_STATEMENT_TIMEOUT_MS = 15_000
 READ_LOCK_TIMEOUT_MS = 500  # a diagnosis must not join the queue that it inspects
@@ -86,7 +89,8 @@ class Target:
                     conn.exec_driver_sql(f"set local {setting} = {value}")
                 yield conn
             except DBAPIError as error:
-                raise from_driver(error, f"A question to {self.name} failed", "Nothing was changed.") from error
+                found = from_driver(error, f"A question to {self.name} failed", "Nothing was changed.")
+                raise type(found)(self.redact(found.message), **found.facts) from error
             finally:
                 conn.rollback()
 
@@ -127,14 +131,11 @@ class Target:
 
         with self.reading() as conn:
             row = queries.frame(conn, "target/identity").iloc[0].to_dict()
-        return Identity(**{key: _plain(value) for key, value in row.items()})
+        return Identity(**{str(key): _plain(value) for key, value in row.items()})
 
     def secrets(self) -> tuple[str, ...]:
         """What must not appear in a record: the password, in every spelling that it might take."""
-        from urllib.parse import quote
-
-        password = self.conninfo.get("password") or (os.environ.get("PGPASSWORD", "") if self.name != "lab" else "")
-        return tuple(dict.fromkeys(filter(None, (password, quote(password, safe=""), quote(password)))))
+        return passwords(self.conninfo, also="" if self.name == "lab" else os.environ.get("PGPASSWORD", ""))
 
     def redact(self, text: str) -> str:
         """``text`` without this target's password and without any password in an address."""
@@ -146,8 +147,7 @@ class Target:
     def _unreachable(self, error: BaseException) -> MendError:
         """libpq gives no SQLSTATE before a session exists (its errors are text only), so here alone text decides."""
         said = self.redact(" ".join(str(getattr(error, "orig", error)).split()))
-        refused = re.search(r"authentication failed|no password supplied|role \".*\" does not exist|pg_hba\.conf", said)
-        kind = LoginRefused if refused else TargetUnreachable
+        kind = LoginRefused if _REFUSED.search(said) else TargetUnreachable
         advice = (kind.__doc__ or "").split("Nothing was changed. ")[-1]
         return kind(f"Target {self.name}: {said.rstrip('.')}. Nothing was changed. {advice}")
 
@@ -157,17 +157,9 @@ _READ_LIMITS = {
     "lock_timeout": READ_LOCK_TIMEOUT_MS,
     "idle_in_transaction_session_timeout": 60_000,
 }
-_ADDRESS_PASSWORD = re.compile(r"(://[^\s:/@'\"]*:)([^\s@'\"]+)(@)")
-_KEYWORD_PASSWORD = re.compile(r"(\bpassword\s*=\s*)('[^']*'|[^\s'\"&]+)", re.IGNORECASE)
-
-
-def redact(text: str) -> str:
-    """``text`` with the password of any address or keyword string replaced by ``***``.
-
-    >>> redact("postgresql://ann:s3cret@db/shop and password=hunter2")
-    'postgresql://ann:***@db/shop and password=***'
-    """
-    return _KEYWORD_PASSWORD.sub(r"\1***", _ADDRESS_PASSWORD.sub(r"\1***\3", text))
+_REFUSED = re.compile(
+    r"authentication failed|no password supplied|role \".*\" (?:does not exist|is not permitted to log in)|pg_hba\.conf|permission denied for database"
+)
 
 
 def resolve(name: str) -> Target:
@@ -178,46 +170,21 @@ def resolve(name: str) -> Target:
     if name == "lab":
         from mend import lab  # the lab stands above this room; only its address is asked for
 
-        return Target("lab", _conninfo(lab.url(), "lab"), TargetSettings(url="lab"))
-    if name.startswith(("env:", "service:")):
-        return Target(name, _from_form(name))
+        return Target("lab", address.keywords(lab.url(), "lab"), TargetSettings(url="lab"))
+    if name.startswith(address.FORMS):
+        return Target(name, address.of_form(name))
     known = settings.load().targets
     if name not in known:
         names = ", ".join(["lab", *known]) + ", env:NAME, service:NAME"
-        hint = " An address is never a target: put it in an environment variable." if "://" in name or "=" in name else ""
-        raise TargetUnknown(f"No target is called {redact(name)!r}. Nothing was changed.{hint} Known: {names}.")
-    return Target(name, _from_form(known[name].url), known[name])
+        raise TargetUnknown(f"No target is called {address.a_name(name)!r}. Nothing was changed. Known: {names}.")
+    return Target(name, address.of_form(known[name].url), known[name])
 
 
 def named_address(form: str) -> str:
     """A libpq address for ``env:NAME`` or ``service:NAME``; for scratch servers, which are named the same way."""
     from psycopg.conninfo import make_conninfo
 
-    return make_conninfo(**_from_form(form))
-
-
-def _from_form(form: str) -> dict[str, str]:
-    """The connection keywords behind ``env:NAME`` or ``service:NAME``."""
-    kind, _, name = form.partition(":")
-    if kind == "service":
-        return {"service": name}
-    value = os.environ.get(name, "")
-    if not value:
-        raise InvalidParameter(f"The environment variable {name} is not set. Nothing was changed. Set it to the address of the database.")
-    return _conninfo(value, form)
-
-
-def _conninfo(address: str, name: str) -> dict[str, str]:
-    """Connection keywords from an address in libpq's or SQLAlchemy's spelling (``postgresql+driver://``, ``ssl=``)."""
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    plain = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", address.strip())
-    plain = re.sub(r"([?&])ssl=", r"\1sslmode=", plain)
-    try:
-        return {key: str(value) for key, value in conninfo_to_dict(plain).items() if value is not None}
-    except ProgrammingError as error:
-        raise InvalidParameter(f"{name} does not hold a PostgreSQL address. Nothing was changed. Write postgresql://user@host/database.") from error
+    return make_conninfo(**address.of_form(form))
 
 
 def _plain(value: Any) -> Any:
