@@ -28,6 +28,8 @@ RUN_ALL = """async () => {
     const panel = jupyterapp.shell.currentWidget;
     await panel.context.ready; await panel.sessionContext.ready;
     await jupyterapp.commands.execute('notebook:run-all-cells');
+    return panel.content.model.sharedModel.cells.flatMap(cell => cell.getOutputs?.() ?? [])
+        .filter(output => output.output_type === 'error').map(output => output.evalue);
 }"""
 RUN_FROM = """async (source) => {
     const notebook = jupyterapp.shell.currentWidget.content;
@@ -133,7 +135,7 @@ def test_an_incident_is_mended_by_hand(
     page.set_default_timeout(90_000)
     _goto(page, url)
     page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 20")
-    page.evaluate(RUN_ALL)
+    assert page.evaluate(RUN_ALL) == []
     name, button = page.locator(".mend-approval-name input"), page.locator("button.mend-approval-apply")
     name.wait_for(state="attached")
     name.scroll_into_view_if_needed()

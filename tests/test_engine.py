@@ -222,6 +222,17 @@ def test_no_kernel_outlives_a_killed_parent(runbook: Runbook, tmp_path: Path) ->
     assert archive.verify(archive.Record(path)).state == "unfinished"
 
 
+def test_what_killed_runs_left_is_swept(runbook: Runbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells.tempfile, "gettempdir", lambda: str(tmp_path))
+    old, new = tmp_path / "mend-kernel-old", tmp_path / "mend-kernel-new"
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    cells._sweep()
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_it_runs_in_an_empty_home_with_no_kernel_installed(
     runbook: Runbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

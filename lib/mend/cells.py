@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from mend.stop import Stop
 
 _ARGV = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.hist_file=:memory:"]
-_IPC = {
-    "transport": "ipc"
-}  # sockets in a folder of our own: nobody else on this host reads code and results in passing
+_PREFIX = "mend-kernel-"
+_STALE_S = 7 * 24 * 3600  # no kernel lives that long
 
 
 class Kernel(AsyncKernelManager):
@@ -39,8 +39,9 @@ class Kernel(AsyncKernelManager):
 @contextmanager
 def kernel(environ: Mapping[str, str]) -> Iterator[Kernel]:
     """A kernel that is starting; it is shut down at the end, and its files with it."""
-    folder = tempfile.mkdtemp(prefix="mend-")  # mode 0700
-    manager = Kernel(connection_file=f"{folder}/kernel.json", **_IPC)
+    _sweep()
+    folder = tempfile.mkdtemp(prefix=_PREFIX)  # mode 0700: nobody else on this host reads code and results in passing
+    manager = Kernel(connection_file=f"{folder}/kernel.json", transport="ipc")
     manager.ip = f"{folder}/socket"
     try:
         run_sync(manager.start_kernel)(env={**environ, "IPYTHONDIR": folder})
@@ -49,6 +50,14 @@ def kernel(environ: Mapping[str, str]) -> Iterator[Kernel]:
         if manager.has_kernel:  # not shut down by its client, because that was never made
             run_sync(manager.shutdown_kernel)(now=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what kernels left whose parent was killed; nobody else can."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another user's, or just removed by another run
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def papermill(
