@@ -479,7 +479,7 @@ def _recorded(made: tuple[Step, ...], facts: Facts) -> tuple[Step, ...]:
     """The steps, the last of which also records the revision: in the same transaction where there is one."""
     if facts.revision is None or facts.stamped:
         return made
-    move = versions.advance(facts.table, facts.revision.id, facts.revision.down)
+    move = versions.advance(facts.table, facts.revision.id, facts.past.parents(facts.revision.id))
     last = made[-1] if made else None
     if last is not None and last.kind == "sql" and last.transactional:
         undo = tuple(replace(back, statements=(*move.back, *back.statements)) for back in last.undo)

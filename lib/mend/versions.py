@@ -36,20 +36,22 @@ class Move:
 
 
 def advance(table: VersionTable, revision: str, parents: Sequence[str]) -> Move:
-    """Record ``revision`` as applied: what Alembic's own stamp of exactly this revision would leave.
+    """Record ``revision`` as applied: the rows that Alembic's own upgrade to it would leave.
 
     The first parent that is among the rows becomes ``revision``, further ones (a merge) go; with no parent among them (a
-    root, or the second branch of a branch point) a row is added.
+    root, or the second branch of a branch point) a row is added.  ``parents``: down revisions and dependencies (depends_on), which
+    Alembic's rows do not tell apart.
     """
     present = [parent for parent in parents if parent in table.rows]
-    forward, back = _create(table), ()
+    forward: tuple[Statement, ...] = _create(table)
+    back: tuple[Statement, ...]
     if present:
         forward += (_change(table, present[0], revision), *(_remove(table, parent) for parent in present[1:]))
         back = (*(_add(table, parent) for parent in present[1:]), _change(table, revision, present[0]))
     else:
         forward += (_add(table, revision),)
         back = (_remove(table, revision),)
-    return Move(forward, back)
+    return Move(forward, back + _drop(table))
 
 
 def _create(table: VersionTable) -> tuple[Statement, ...]:
@@ -58,6 +60,15 @@ def _create(table: VersionTable) -> tuple[Statement, ...]:
         return ()
     text = pgsql.SQL("create table {0} (version_num varchar(32) not null, constraint {1} primary key (version_num))")
     return (_statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Identifier(f"{table.name}_pkc")), None),)
+
+
+def _drop(table: VersionTable) -> tuple[Statement, ...]:
+    """The version table that ``_create`` made goes again, unless somebody has put a row into it since."""
+    if table.exists:
+        return ()
+    name = pgsql.Identifier(table.schema, table.name)
+    texts = (("lock table {0} in access exclusive mode", None), ("select from {0} limit 1", 0), ("drop table {0}", None))
+    return tuple(_statement(pgsql.SQL(text).format(name), rows) for text, rows in texts)
 
 
 def _change(table: VersionTable, old: str, new: str) -> Statement:
