@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from mend import catalog, project
 from mend.errors import ProjectBroken, WrongDatabase
-from mend.probe import kind_of, literal, obstacle, reads_user_tables, skeleton
+from mend.probe.sqltext import kind_of, literal, reads_user_tables, skeleton
+from mend.probe.trial import obstacle
 from mend.project import Event, Project
 from projects import chain, keywords
 
@@ -71,6 +72,22 @@ def test_what_env_py_would_write_on_the_way_is_told_and_not_sent(database: str, 
     found = project.environment(projects.project(tmp_path, {}, url=database, env=env))
     assert found.unsent == ("create schema if not exists tenant",)
     assert sql(database, "select to_regnamespace('tenant')") == [(None,)]
+
+
+def test_a_migrators_advisory_lock_is_neither_taken_nor_waited_for(database: str, tmp_path: Path) -> None:
+    env = projects.SQL_FIRST.replace("select 1", "select pg_advisory_lock(4711)")
+    with psycopg.connect(**keywords(database), autocommit=True) as other:  # type: ignore[arg-type]
+        other.execute("select pg_advisory_lock(4711)")
+        found = project.environment(projects.project(tmp_path, {}, url=database, env=env))
+    assert found.unsent == ("select pg_advisory_lock(4711)",)
+
+
+def test_a_project_may_use_mend_itself_and_have_modules_named_as_ours(database: str, tmp_path: Path) -> None:
+    (tmp_path / "recorder.py").write_text("MINE = True\n")
+    (tmp_path / "mend").mkdir()
+    (tmp_path / "mend" / "__init__.py").write_text("MINE = True\n")
+    env = "import recorder, mend\nassert recorder.MINE and mend.MINE\n" + projects.PLAIN
+    assert project.environment(projects.project(tmp_path, {}, url=database, env=env)).driver == "psycopg"
 
 
 def test_a_write_past_sqlalchemy_is_stopped_by_the_server(database: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from typing import IO, Any
 from mend.errors import ProjectBroken, WrongDatabase
 from mend.target import redact
 
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = Path(__file__).with_name("probe") / "__main__.py"
 READ_ONLY = {"default_transaction_read_only": "on", "lock_timeout": "500", "statement_timeout": "15000", "application_name": "mend:probe"}
 Event = dict[str, Any]
 

@@ -313,7 +313,7 @@ class _Kept:
         packages = [[str(p), p.stat().st_mtime_ns] for p in sorted(project.python.parent.parent.glob("lib/python*/site-packages"))]
         dump = hashlib.sha256(base.read_bytes()).hexdigest() if base else ""
         facts = [history.digest, revision, str(project.python), packages, scratch.version, scratch.major, dump, list(scratch.roles)]
-        own = [SNAPSHOT_SQL, PROBE.read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8")]
+        own = [SNAPSHOT_SQL, *(path.read_text(encoding="utf-8") for path in [Path(__file__), *sorted(PROBE.parent.glob("*.py"))])]
         key = hashlib.sha256(json.dumps([*facts, *own]).encode()).hexdigest()
         self.path = settings.home() / "cache" / "replay" / f"{key[:32]}.json"
 
