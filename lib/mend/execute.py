@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from psycopg import sql as pgsql
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from mend import catalog, files, ledger, project_step, queries, resolve
+from mend import files, ledger, project_step, queries, resolve
 from mend.errors import (
     Interrupted,
     LockNotAcquired,
@@ -32,9 +31,9 @@ from mend.errors import (
     from_driver,
     sqlstate,
 )
-from mend.project import Project
 from mend.journal import Journal
 from mend.plan import Lock, Plan, Statement, Step
+from mend.project import Project
 from mend.target import Identity, Target
 
 ADVISORY_CLASS = 0x6D656E64  # "mend"
@@ -76,8 +75,7 @@ def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[
     rolled back; OutcomeUnknown, Interrupted when the outcome must be resolved by ``mend resume``.
     """
     with _held(writer) as still_held:
-        _open_ledger(writer, plan, action)
-        writer.journal.append("apply_started", {"digest": plan.digest(), "steps": len(plan.steps), "action": action, "done": sorted(done)})
+        _open_ledger(writer, plan, action, done)
         outcome = "failed"
         try:
             for n, step in enumerate(plan.steps):
@@ -122,8 +120,11 @@ def _busy(conn: Connection, writer: Writer) -> TargetBusy:
     return TargetBusy(f"Another run of mend holds {writer.identity.database}: {who or 'not visible'}. Nothing was changed. Wait for it to end and run again.")
 
 
-def _open_ledger(writer: Writer, plan: Plan, action: str) -> None:
+def _open_ledger(writer: Writer, plan: Plan, action: str, done: frozenset[int]) -> None:
     """Make the ledger where it is missing and consume the plan's digest.
+
+    The journal says so before COMMIT: a plan that is consumed on the target and of which the journal knows nothing could be
+    neither applied nor resumed.
 
     Raises: Refused where the schema is somebody else's; PlanConsumed; PrivilegeMissing.
     """
@@ -136,6 +137,7 @@ def _open_ledger(writer: Writer, plan: Plan, action: str) -> None:
                     for text in ledger.schema_statements(writer.schema):
                         conn.exec_driver_sql(text)
                 conn.exec_driver_sql(*ledger.begin_run(writer.schema, run_id=writer.run_id, slug=plan.slug, digest=_consumes(plan, action, writer), action=action))
+                writer.journal.append("apply_started", {"digest": plan.digest(), "steps": len(plan.steps), "action": action, "done": sorted(done)})
         except DBAPIError as error:
             if sqlstate(error) == "23505":
                 raise PlanConsumed(f"Plan {plan.digest()} was applied to this database already; a plan applies once. Nothing was changed now. Make a new plan.") from error
@@ -171,26 +173,33 @@ def _transaction(conn: Connection, writer: Writer, *, idle_ms: int = _IDLE_TIMEO
 
 
 def _run(writer: Writer, n: int, step: Step) -> None:
-    """One step: journal, look, act, journal.  Retried only where the step allows it and nothing can have happened."""
+    """One step: journal, look, act, journal."""
     writer.journal.append("step_started", {"step": n, "says": step.says, "sql": step.sql(), "application_name": writer.application_name(n)})
     writer.progress(f"step {n + 1}: {step.says}")
     started = time.monotonic()
-    for attempt, wait_s in enumerate([*_BACKOFF_S, None], start=1):
-        forecast = _forecast(writer, n, step)
+    try:
+        rows = _insist(writer, n, step)
+    except DBAPIError as error:
+        raise _failed(writer, n, step, error) from error
+    except KeyboardInterrupt as interrupt:
+        raise _interrupted(writer, n, step) from interrupt
+    except MendError as error:
+        raise _stopped(writer, n, step, error) from error
+    writer.journal.append("step_done", {"step": n, "rows": rows, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _insist(writer: Writer, n: int, step: Step) -> int:
+    """Try a step; where a lock was not granted, nothing can have happened and the step allows it, give way and try again."""
+    for attempt, wait_s in enumerate(_BACKOFF_S, start=1):
+        blockers = _forecast(writer, n, step)
         try:
-            rows = _KINDS[step.kind](writer, n, step)
+            return _KINDS[step.kind](writer, n, step)
         except DBAPIError as error:
-            if wait_s is None or not step.retryable or sqlstate(error) not in _RETRY_STATES:
-                raise _failed(writer, n, step, error, forecast) from error
-            _back_off(writer, n, attempt, random.uniform(wait_s / 2, wait_s), forecast)  # noqa: S311 jitter, not a secret
-        except KeyboardInterrupt as interrupt:
-            raise _interrupted(writer, n, step) from interrupt
-        except MendError as error:
-            writer.journal.append("step_failed", {"step": n, "sqlstate": getattr(error, "sqlstate", ""), "message": error.message, "outcome": "unknown" if isinstance(error, OutcomeUnknown) else "rolled_back"})
-            raise
-        else:
-            writer.journal.append("step_done", {"step": n, "rows": rows, "seconds": round(time.monotonic() - started, 3)})
-            return
+            if not step.retryable or sqlstate(error) not in _RETRY_STATES:
+                raise
+        _back_off(writer, n, attempt, random.uniform(wait_s / 2, wait_s), blockers)
+    _forecast(writer, n, step)
+    return _KINDS[step.kind](writer, n, step)
 
 
 def _back_off(writer: Writer, n: int, attempt: int, wait_s: float, blockers: list[dict[str, Any]]) -> None:
@@ -207,15 +216,19 @@ def _named(blockers: list[dict[str, Any]]) -> str:
 
 def _forecast(writer: Writer, n: int, step: Step) -> list[dict[str, Any]]:
     """Before asking for locks: who holds what conflicts, and how many sessions wait already."""
+    if blockers := _in_the_way(writer, step):
+        writer.journal.append("lock_forecast", {"step": n, "blockers": blockers})
+        writer.progress(f"step {n + 1}: {_named(blockers)}; {sum(not b['granted'] for b in blockers)} sessions wait already")
+    return blockers
+
+
+def _in_the_way(writer: Writer, step: Step) -> list[dict[str, Any]]:
+    """Sessions that hold or await what conflicts with the step's locks."""
     wanted = [lock for lock in step.locks if lock.relation != "?"]
     if not wanted:
         return []
     with writer.target.reading(writer.run_id) as conn:
-        blockers = [row for lock in wanted for row in _blockers(conn, lock)]
-    if blockers:
-        writer.journal.append("lock_forecast", {"step": n, "blockers": blockers})
-        writer.progress(f"step {n + 1}: {_named(blockers)}; {sum(not b['granted'] for b in blockers)} sessions wait already")
-    return blockers
+        return [row for lock in wanted for row in _blockers(conn, lock)]
 
 
 def _blockers(conn: Connection, lock: Lock) -> list[dict[str, Any]]:
@@ -269,6 +282,8 @@ def _run_upgrade(writer: Writer, n: int, step: Step) -> int:
     """The project's own upgrade(), under its interpreter, with the operations that are there already skipped."""
     if writer.project is None:
         raise PreconditionFailed("This step runs the project's upgrade(), but no Alembic project was named. Nothing was changed. Pass the alembic.ini.")
+    with writer.target.reading(writer.run_id) as conn:
+        resolve.require(conn, step.before, f"Step {n + 1}")
     limits = {
         "application_name": writer.application_name(n),
         "lock_timeout": str(writer.lock_timeout_ms),
@@ -306,7 +321,8 @@ def _run_invalid_index(writer: Writer, n: int, step: Step) -> int:
             with suppress(DBAPIError):  # it is meant to fail; `after`, checked below, is what counts
                 _send(conn, step.statements[0])
         conn.exec_driver_sql("set lock_timeout = 0")
-        resolve.require(conn, step.after, f"After step {n + 1}")
+        if lines := resolve.differences(conn, step.after):
+            raise StepFailed(f"Step {n + 1} ({step.says}) did not leave what it should. {'; '.join(lines)}. Steps before it stand.", step=n)
     return 0
 
 
@@ -336,18 +352,29 @@ def _restarted(step: Step) -> Step:
     return replace(step, statements=(*step.restart, *step.statements), before=())
 
 
-def _failed(writer: Writer, n: int, step: Step, error: DBAPIError, blockers: list[dict[str, Any]]) -> MendError:
+def _failed(writer: Writer, n: int, step: Step, error: DBAPIError) -> MendError:
     """What a driver's error means for the step, journaled; the outcome is looked up where it is in doubt."""
     code = sqlstate(error)
     state, outcome = _state_after(writer, n, step)
-    said = str(error.orig).strip().splitlines()[0]
-    writer.journal.append("step_failed", {"step": n, "sqlstate": code, "message": writer.target.redact(said), "outcome": outcome})
-    text = f"Step {n + 1} ({step.says}) failed: {writer.target.redact(said)}" + (f" (SQLSTATE {code})." if code else ".")
+    said = writer.target.redact(str(error.orig).strip().splitlines()[0])
+    writer.journal.append("step_failed", {"step": n, "sqlstate": code, "message": said, "outcome": outcome})
+    text = f"Step {n + 1} ({step.says}) failed: {said}" + (f" (SQLSTATE {code})." if code else ".")
     if outcome == "unknown":
         return OutcomeUnknown(f"{text} {state} `mend resume {writer.run_id}` resolves it.", step=n, sqlstate=code)
     if code == "55P03":
-        return LockNotAcquired(f"{text} {state} {_named(blockers)}. End the blocker or wait, then make a new plan.", step=n, sqlstate=code)
-    return StepFailed(f"{text} {state} Steps before it stand. Mend the cause, then make a new plan.", step=n, sqlstate=code)
+        return LockNotAcquired(f"{text} {state} {_named(_in_the_way(writer, step))}. End the blocker or wait, then make a new plan.", step=n, sqlstate=code)
+    further = f"`mend resume {writer.run_id}` clears that and goes on, once the cause is mended." if outcome == "partial" else "Mend the cause, then make a new plan."
+    return StepFailed(f"{text} {state} Steps before it stand. {further}", step=n, sqlstate=code)
+
+
+def _stopped(writer: Writer, n: int, step: Step, error: MendError) -> MendError:
+    """One of our own errors within a step, journaled; it speaks of the step alone, so what stands is added."""
+    nothing_sent = isinstance(error, PreconditionFailed | Refused)
+    outcome = "unknown" if isinstance(error, OutcomeUnknown) else "rolled_back" if nothing_sent else _state_after(writer, n, step)[1]
+    writer.journal.append("step_failed", {"step": n, "sqlstate": str(error.facts.get("sqlstate", "")), "message": error.message, "outcome": outcome})
+    if isinstance(error, StepFailed | OutcomeUnknown) or n == 0:
+        return error
+    return StepFailed(f"Step {n + 1} ({step.says}) could not be run. {error.message} Steps before it stand.", step=n)
 
 
 def _interrupted(writer: Writer, n: int, step: Step) -> MendError:
@@ -361,8 +388,10 @@ def _state_after(writer: Writer, n: int, step: Step) -> tuple[str, str]:
     try:
         resolve.await_survivors(writer.target, writer.application_name(n))
         found = resolve.outcome(writer.target, n, step, writer.journal.events())
-    except MendError as error:
+    except OutcomeUnknown as error:
         return error.message, "unknown"
+    except MendError:
+        return "Whether it took effect is not known: the server could not be asked.", "unknown"
     sentence = {
         "not_done": f"It was rolled back ({found.how}).",
         "done": f"It took effect all the same ({found.how}).",

@@ -49,6 +49,8 @@ def run(
         "action": "upgrade",
         "revision": step.arguments["revision"],
         "skip": list(step.arguments["skip"]),
+        "recorded": list(step.arguments["recorded"]),
+        "rows": step.arguments["rows"],
         "settings": dict(limits),
         "expected": {"system_identifier": identity.system_identifier, "database": identity.database},
     }

@@ -82,13 +82,13 @@ def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outc
         return Outcome("not_done", "it was never started")
     if "step_done" in kinds:
         return Outcome("done", "the journal says so")
-    xids = [event.payload["xid"] for event in events if event.kind == "step_xid"]
-    if step.kind == "sql" and step.transactional and not xids:
-        return Outcome("not_done", "COMMIT was never sent: its transaction id would be in the journal")
+    xids = [str(event.payload["xid"]) for event in events if event.kind == "step_xid"]
     if step.kind == "file":
         return by_content(n, step)
-    if xids:
-        return _by_transaction(target, n, step, str(xids[-1]))
+    if step.kind == "upgrade":
+        return _by_transactions(target, n, step, xids)
+    if step.kind == "sql" and step.transactional:
+        return _by_transaction(target, n, step, xids[-1]) if xids else Outcome("not_done", "COMMIT was never sent: its transaction id would be in the journal")
     return by_catalog(target, n, step)
 
 
@@ -114,6 +114,20 @@ def _by_transaction(target: Target, n: int, step: Step, xid: str) -> Outcome:
     return by_catalog(target, n, step)
 
 
+def _by_transactions(target: Target, n: int, step: Step, xids: Sequence[str]) -> Outcome:
+    """A step of several transactions, and of statements in none: done or not done as a whole, or not for us to tell."""
+    states = {xid: transaction(target, xid) for xid in xids}
+    if going_on := [xid for xid, state in states.items() if state == "in progress"]:
+        raise OutcomeUnknown(f"Transaction {going_on[0]} of step {n + 1} is still in progress. Nothing was started. Wait for it, then resume again.")
+    with target.reading() as conn:
+        missing, moved = differences(conn, step.after), differences(conn, step.before)
+    if not missing:
+        return Outcome("done", "what it makes is there, as planned")
+    if not moved and all(state == "aborted" for state in states.values()):
+        return Outcome("not_done", "none of its transactions committed, and the catalog is as it was before the step")
+    raise OutcomeUnknown(f"Step {n + 1} ({step.says}) committed some of its work: {'; '.join(missing)}. Nothing was started. Make a new plan: it tells which operations are there.")
+
+
 def by_catalog(target: Target, n: int, step: Step) -> Outcome:
     """A step judged by what it leaves, where no transaction id can tell."""
     if not step.after:
@@ -124,6 +138,15 @@ def by_catalog(target: Target, n: int, step: Step) -> Outcome:
             return Outcome("done", "what it makes is there, as planned")
         if not differences(conn, step.before):
             return Outcome("not_done", "the catalog is as it was before the step")
-    if step.restart:
+        ours = _half_done(conn, step)
+    if step.restart and ours:
         return Outcome("partial", "; ".join(missing))
     raise OutcomeUnknown(f"Step {n + 1} ({step.says}) is neither done nor undone: {'; '.join(missing)}. Nothing was started. Make a new plan.")
+
+
+def _half_done(conn: Connection, step: Step) -> bool:
+    """Whether each object is the one that the step makes or takes away, in whatever state: somebody else's is never cleared."""
+    live = {(str(row.kind), str(row.identity)): str(row.definition) for row in catalog.snapshot(conn).itertuples()}
+    known = {(e.kind, e.identity, catalog.index_state(e.definition)[0]) for e in (*step.before, *step.after) if e.definition}
+    there = [(*key, catalog.index_state(live[key])[0]) for key in {(e.kind, e.identity) for e in step.after} if key in live]
+    return all(one in known for one in there)
