@@ -196,7 +196,7 @@ def follow(run_id: str, action: Literal["undo", "resume"], *, json: bool) -> int
     from mend import archive, lineage
 
     record = archive.find(run_id)
-    lineage.applied(record.run_id)  # refuses at once what was never applied, or is undone already
+    (lineage.to_undo if action == "undo" else lineage.to_resume)(record.run_id)  # refuses at once what was never applied, or is undone already
     slug = record.opened["slug"]
     return told(
         *run(slug, parameters.validated(slug, record.opened["parameters"]), action=action, of=record.run_id), json=json

@@ -13,16 +13,20 @@ from mend.errors import RecordDamaged, Refused
 from mend.journal import Event
 from mend.plan import Plan
 
-BEFORE = "catalog-before.json"
+BEFORE, AFTER = "catalog-before.json", "catalog-after.json"
 _COLUMNS = ["kind", "identity", "definition"]
 
 
 @dataclass(frozen=True)
 class Applied:
-    """A plan that was applied, wholly or in part, and by which runs: the first one, then its resumes."""
+    """A plan that was applied, wholly or in part, and by which runs: the first one, then its resumes.
+
+    An undo is such a plan too; ``undoes`` is then the one that it takes back.
+    """
 
     runs: tuple[Record, ...]
     plan: Plan
+    undoes: Applied | None = None
 
     @property
     def run_id(self) -> str:
@@ -35,33 +39,69 @@ class Applied:
         return [event for record in self.runs for event in record.journal.events()]
 
     @property
+    def finished(self) -> bool:
+        """Whether the last step ran."""
+        return any(record.journal.of("applied") for record in self.runs)
+
+    @property
     def before(self) -> pd.DataFrame:
         """The catalog before the first step: kind, identity, definition (str)."""
-        return read_snapshot(self.runs[0])
+        return _read_snapshot(self.runs[0], BEFORE)
+
+    @property
+    def after(self) -> pd.DataFrame | None:
+        """The catalog after the last step; None where the plan never came to it."""
+        ended = next((record for record in self.runs if (record.path / AFTER).exists()), None)
+        return _read_snapshot(ended, AFTER) if ended else None
 
 
-def applied(run_id: str) -> Applied:
-    """The application of a plan that any of its runs belongs to.
+def to_undo(run_id: str) -> Applied:
+    """The application of a plan that this run belongs to, if there is anything to take back.
+
+    Raises: RunNotFound; Refused where nothing was applied, or it was undone already, or the run is itself an undo.
+    """
+    found = _application(archive.find(run_id))
+    if found.undoes:
+        raise Refused(f"Run {run_id} is itself an undo, of {found.undoes.run_id}. Nothing was changed. Make a new plan to go forward again.")
+    return _not_undone(found)
+
+
+def to_resume(run_id: str) -> Applied:
+    """The application of a plan, or the undo of one, that this run belongs to.
 
     Raises: RunNotFound; Refused where nothing was applied, or it was undone already.
     """
-    record = archive.find(run_id)
+    found = _application(archive.find(run_id))
+    return found if found.undoes else _not_undone(found)
+
+
+def undos(applied: Applied) -> list[Applied]:
+    """Every attempt to take a plan back, oldest first."""
+    tried = [c for record in applied.runs for c in reversed(archive.children(record.run_id)) if c.opened.get("action") == "undo" and c.journal.of("apply_started")]
+    return [_application(record) for record in tried]
+
+
+def _not_undone(found: Applied) -> Applied:
+    if undone := [attempt.run_id for attempt in undos(found) if attempt.finished]:
+        raise Refused(f"Run {found.run_id} was undone by {undone[0]}. Nothing was changed.")
+    return found
+
+
+def _application(record: Record) -> Applied:
     first = _first(record)
     if first is None:
         raise Refused(f"Run {record.run_id} applied nothing. Nothing was changed. `mend runs` tells which runs did.")
     plan = first.plan()
     if plan is None:
         raise RecordDamaged(f"Run {first.run_id} has no plan.json. Nothing was changed.")
-    found = Applied((first, *_resumes(first)), plan)
-    for record in found.runs:
-        if undone := [child.run_id for child in archive.children(record.run_id) if child.opened.get("action") == "undo" and _finished(child)]:
-            raise Refused(f"Run {record.run_id} was undone by {undone[0]}. Nothing was changed.")
-    return found
+    opened = first.opened
+    undoes = _application(archive.find(opened["of"])) if opened.get("action") == "undo" else None
+    return Applied((first, *_resumes(first)), plan, undoes)
 
 
 def _first(record: Record) -> Record | None:
     """The run that sent the plan's first step: this one, the one it resumes, or the one made from this plan."""
-    if record.opened.get("action") in ("resume", "undo") and record.opened.get("of"):
+    if record.opened.get("action") == "resume" and record.opened.get("of"):
         return _first(archive.find(record.opened["of"]))
     if record.journal.of("apply_started"):
         return record
@@ -74,10 +114,6 @@ def _resumes(first: Record) -> list[Record]:
     return [record for child in direct for record in (child, *_resumes(child))]
 
 
-def _finished(record: Record) -> bool:
-    return bool(record.journal.of("applied"))
-
-
 def approved_plan(digest: str) -> Plan | None:
     """The plan of that digest among the records, for telling what changed since; None where there is none."""
     for record in archive.runs():
@@ -86,14 +122,14 @@ def approved_plan(digest: str) -> Plan | None:
     return None
 
 
-def write_snapshot(record: Record, snapshot: pd.DataFrame) -> None:
-    """Keep the catalog as it was before the first step."""
-    record.save(BEFORE, json.dumps(snapshot[_COLUMNS].to_numpy().tolist(), ensure_ascii=False, indent=0) + "\n")
+def write_snapshot(record: Record, name: str, snapshot: pd.DataFrame) -> None:
+    """Keep the catalog as it was ``BEFORE`` the first step, or ``AFTER`` the last."""
+    record.save(name, json.dumps(snapshot[_COLUMNS].to_numpy().tolist(), ensure_ascii=False, indent=0) + "\n")
 
 
-def read_snapshot(record: Record) -> pd.DataFrame:
+def _read_snapshot(record: Record, name: str) -> pd.DataFrame:
     """The catalog that ``write_snapshot`` kept.  Raises: RecordDamaged if it is gone."""
     try:
-        return pd.DataFrame(json.loads((record.path / BEFORE).read_text(encoding="utf-8")), columns=_COLUMNS, dtype=str)
+        return pd.DataFrame(json.loads((record.path / name).read_text(encoding="utf-8")), columns=_COLUMNS, dtype=str)
     except (OSError, ValueError) as error:
-        raise RecordDamaged(f"{record.path / BEFORE} cannot be read: {error}. What the run changed cannot be compared.") from error
+        raise RecordDamaged(f"{record.path / name} cannot be read: {error}. What the run changed cannot be compared.") from error

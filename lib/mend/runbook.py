@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mend import archive, capture, catalog, execute, ledger, lineage, parameters, resolve, show
+from mend import aftermath, archive, capture, catalog, execute, ledger, lineage, parameters, show
 from mend import plan as plans
 from mend import target as targets
 from mend.diagnosis import Diagnosis, Site
@@ -149,7 +149,7 @@ class Run:
     @_recorded
     def diagnose(self) -> None:
         """Run every check and show the verdicts."""
-        carried_on = self.mode.verify_with(self._applied.plan) if self.action in ("undo", "resume") else {}
+        carried_on = self.mode.verify_with((self._applied.undoes or self._applied).plan) if self.action in ("undo", "resume") else {}
         self.diagnosis = self._diagnosed(**carried_on)
         for check in self.diagnosis.checks:
             self.journal.append("check", check.as_record(), server_time="")
@@ -190,34 +190,19 @@ class Run:
 
     @functools.cached_property
     def _applied(self) -> lineage.Applied:
-        """The run that this one undoes or resumes, with every run that carried its plan on."""
-        return lineage.applied(os.environ.get("MEND_OF", ""))
+        """The application of a plan that this run undoes or resumes."""
+        return (lineage.to_undo if self.action == "undo" else lineage.to_resume)(os.environ.get("MEND_OF", ""))
 
     def _undo_plan(self) -> Plan:
-        applied = self._applied
-        self._same_database(applied.plan)
-        found = self._outcomes(applied)
-        if half := [n for n, outcome in found.items() if outcome.state == "partial"]:
-            raise Refused(f"Step {half[0] + 1} of run {applied.run_id} is half done. Nothing was changed. First `mend resume {applied.run_id}`, then undo.")
-        done = frozenset(n for n, outcome in found.items() if outcome.state == "done")
-        if reasons := applied.plan.irreversible(done):
-            raise Refused("This run cannot be taken back: " + "; ".join(reasons) + ". Nothing was changed.")
-        return applied.plan.undone(done, evidence={"undoes": applied.run_id})
-
-    def _outcomes(self, applied: lineage.Applied) -> dict[int, resolve.Outcome]:
-        """What each step of an applied plan did, once no session of its runs is left."""
-        for record in applied.runs:
-            resolve.await_survivors(self.target, f"mend:{record.run_id}:")
-        return resolve.outcomes(self.target, applied.plan, applied.events)
+        return aftermath.undo_plan(self.target, self.identity, self._applied)
 
     def _resumed_plan(self) -> Plan:
-        applied = self._applied
-        self._same_database(applied.plan)
-        return applied.plan
+        return aftermath.resumed_plan(self.target, self.identity, self._applied)
 
-    def _same_database(self, plan: Plan) -> None:
-        if plan.target != self.identity.key():
-            raise Refused(f"That run was applied to another database ({plan.target}). Nothing was changed.")
+    @property
+    def _taking_back(self) -> bool:
+        """Whether this run is an undo, or goes on with one."""
+        return self.action == "undo" or (self.action == "resume" and self._applied.undoes is not None)
 
     @_recorded
     def act(self) -> None:
@@ -269,8 +254,7 @@ class Run:
     def _write(self, *, how: str) -> None:
         plan = self._planned()
         self.journal.append("approved", {"digest": plan.digest(), "approver": self.record.opened["who"]["os_user"], "how": how})
-        with self.target.reading(self.run_id) as conn:
-            lineage.write_snapshot(self.record, catalog.snapshot(conn))
+        self._keep_catalog(lineage.BEFORE)
         writer = execute.Writer(
             self.target,
             self.identity,
@@ -282,14 +266,18 @@ class Run:
             project=self.site.project,
         )
         if self.action == "resume":
-            applied = self._applied
-            execute.resume(writer, plan, self._outcomes(applied))
+            execute.resume(writer, plan, aftermath.outcomes(self.target, self._applied))
         elif self.action == "undo":
             execute.undo(writer, plan)
         else:
             execute.apply(writer, plan)
         self.done = True
+        self._keep_catalog(lineage.AFTER)
         capture.display(show.outcome(f"All {len(plan.steps)} steps of plan {plan.digest()} ran.", "applied"))
+
+    def _keep_catalog(self, name: str) -> None:
+        with self.target.reading(self.run_id) as conn:
+            lineage.write_snapshot(self.record, name, catalog.snapshot(conn))
 
     @_recorded
     def verify(self) -> None:
@@ -297,10 +285,11 @@ class Run:
         if not self.done:
             capture.display(show.outcome("Nothing was applied, so there is nothing to verify.", "planned"))
             return
-        problems, checks = self._verify_undo() if self.action == "undo" else self._verify_plan()
+        problems, checks = self._verify_undo() if self._taking_back else self._verify_plan()
         self.journal.append("verified", {"healthy": not problems, "problems": problems, "checks": checks})
         if problems:
-            raise VerificationFailed("The steps ran, but the database is not what the plan promised: " + "; ".join(problems) + f". `mend undo {self.run_id}` takes them back.")
+            further = "Make a new plan to see what is left." if self._taking_back else f"`mend undo {self.run_id}` takes them back."
+            raise VerificationFailed("The steps ran, but the database is not what the plan promised: " + "; ".join(problems) + f". {further}")
         self.outcome = "completed"
         capture.display(show.outcome("Verified on a new connection.", "completed"))
 
@@ -313,10 +302,8 @@ class Run:
 
     def _verify_undo(self) -> tuple[list[str], list[dict[str, Any]]]:
         """The catalog must be what it was before the run that was undone."""
-        before = self._applied.before
-        with self.target.reading(self.run_id) as conn:
-            changes = catalog.diff(before, catalog.snapshot(conn))
-        return [f"{c.kind} {c.identity}: was {c.before or '(absent)'}, is {c.after or '(absent)'}" for c in changes], []
+        undo = self._applied if self.action == "resume" else lineage.to_resume(self.run_id)
+        return aftermath.left_by_undo(self.target, undo, run_id=self.run_id), []
 
     @_recorded
     def undo(self) -> None:

@@ -1,0 +1,78 @@
+"""What became of an applied plan, read from the database, and what follows: how it is taken back, how it is carried on."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mend import catalog, lineage, resolve
+from mend.errors import Refused
+from mend.lineage import Applied
+from mend.plan import Plan
+from mend.target import Identity, Target
+
+
+def outcomes(target: Target, applied: Applied) -> dict[int, resolve.Outcome]:
+    """What each step of an applied plan did, once no session of its runs is left.
+
+    Raises: OutcomeUnknown.
+    """
+    for record in applied.runs:
+        resolve.await_survivors(target, f"mend:{record.run_id}:")
+    return resolve.outcomes(target, applied.plan, applied.events)
+
+
+def undo_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
+    """The plan that takes back the steps that are done, last first.
+
+    Raises: Refused where it is another database, a step is half done or has no way back, or another undo was begun.
+    """
+    _require_same_database(identity, applied.plan)
+    _require_no_other_undo(target, applied)
+    found = outcomes(target, applied)
+    if half := [n for n, outcome in found.items() if outcome.state == "partial"]:
+        raise Refused(f"Step {half[0] + 1} of run {applied.run_id} is half done. Nothing was changed. First `mend resume {applied.run_id}`, then undo.")
+    done = frozenset(n for n, outcome in found.items() if outcome.state == "done")
+    if not done:
+        raise Refused(f"No step of run {applied.run_id} took effect, so there is nothing to take back. Nothing was changed.")
+    if reasons := applied.plan.irreversible(done):
+        raise Refused("This run cannot be taken back: " + "; ".join(reasons) + ". Nothing was changed.")
+    return applied.plan.undone(done, evidence={"undoes": applied.run_id})
+
+
+def resumed_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
+    """The plan that goes on where a run of it stopped; it may be an undo.
+
+    Raises: Refused where it is another database, or an undo of it was begun.
+    """
+    _require_same_database(identity, applied.plan)
+    _require_no_other_undo(target, applied)
+    return applied.plan
+
+
+def _require_same_database(identity: Identity, plan: Plan) -> None:
+    if plan.target != identity.key():
+        raise Refused(f"That run was applied to another database ({plan.target}). Nothing was changed.")
+
+
+def _require_no_other_undo(target: Target, applied: Applied) -> None:
+    """An undo that took effect in part is gone on with; one that did nothing counts for nothing."""
+    for attempt in lineage.undos(applied):
+        if any(outcome.state != "not_done" for outcome in outcomes(target, attempt).values()):
+            raise Refused(f"An undo of run {applied.run_id} was begun and not finished: {attempt.run_id}. Nothing was changed. Go on with `mend resume {attempt.run_id}`.")
+
+
+def left_by_undo(target: Target, undo: Applied, *, run_id: str) -> list[str]:
+    """One line per object that is not as it was before the plan that was taken back.
+
+    What others changed between the plan's end and the undo's beginning is theirs, unless the undo's own steps are about it.
+    """
+    assert undo.undoes is not None
+    with target.reading(run_id) as conn:
+        now = catalog.snapshot(conn)
+    theirs = _keys(undo.undoes.after, undo.before) - {(e.kind, e.identity) for step in undo.plan.steps for e in (*step.before, *step.after)}
+    wrong = [c for c in catalog.diff(undo.undoes.before, now) if (c.kind, c.identity) not in theirs]
+    return [f"{c.kind} {c.identity}: was {c.before or '(absent)'}, is {c.after or '(absent)'}" for c in wrong]
+
+
+def _keys(old: pd.DataFrame | None, new: pd.DataFrame) -> set[tuple[str, str]]:
+    return {(c.kind, c.identity) for c in catalog.diff(old, new)} if old is not None else set()
