@@ -44,7 +44,7 @@ def did(change: Change, state: str, *, detail: str = "", **more: Any) -> Seen:
     """A statement that makes one change, in a state."""
     number = list(SQL).index(change) + 1
     statement = replay.Statement("b2", number, 1, "op", f"make {change.identity}", SQL[change], True, change is INDEX, number, (change,), False, **more)
-    return Seen(statement, state, detail, {"DONE": True}.get(state, False))
+    return Seen(statement, state, detail, {"DONE": True, "NOT_DONE": False}.get(state))
 
 
 def rows_changed(ran: bool | None, *, number: int = 9) -> Seen:
@@ -74,7 +74,7 @@ def recorded(tmp_path: Path) -> Callable[..., Diagnosis]:
         facts = Facts(
             past=past, project=Project(ini, Path(sys.executable)), revision=past.get("b2"), table=VersionTable("public", "alembic_version", (version,)),
             version_rows=pd.DataFrame(), version_sql="", environment=HERE, replayed=more.get("replayed", made), seen=seen, operations=pd.DataFrame(),
-            live=now, keeper=steps.Keeper("mend", "k", {"public.t": ("id",)}), data_operations=more.get("data_operations", ""),
+            live=now, keeper=steps.Keeper("mend", "k", {"public.t": ("id",)}), data_operations=more.get("data_operations", ""), sizes={},
         )  # fmt: skip
         checks = (
             Check("environment", "Does env.py lead here?", leads, "It leads to another." if leads != "healthy" else "", "", why="no answer" if leads == "could_not_check" else ""),
@@ -331,7 +331,7 @@ def test_duplicates_are_named_as_what_to_mend_first(desk: Desk, broken: Incident
     cause = ran.check("cause")
     assert cause["verdict"] == "found"
     assert "unique_violation" in cause["says"]
-    assert cause["sample"][0]["groups"] == 5
+    assert cause["sample"][0]["groups"] == 1
     assert "@" not in str(cause["sample"]), "values of rows may be personal"
     assert ran.document["plan"]["chosen"] == "roll_back"
     assert desk.plan(incident, option="resume").code == 3
@@ -350,12 +350,14 @@ def test_a_lost_stamp_needs_to_be_told_whether_the_rows_were_changed(desk: Desk,
     assert "data_operations=ran or not_run" in ran.document["plan"]["next"]
     assert desk.plan(incident, option="resume").code == 3
     assert desk.plan(incident, option="resume", data_operations="ran").code == 2
+    lost_again = desk.plan(incident, option="resume", data_operations="not_run")
+    assert lost_again.code == 3
+    assert "loses the version row" in lost_again.err
 
 
 # --- round trip --------------------------------------------------------------------------------------------------------
 
 WITHOUT_DUPLICATES = "delete from customers as c using customers as o where o.email = c.email and o.id < c.id"
-REMOVED = "alter table customers disable trigger user"
 TRIPS = [
     ("interrupted_index", {"option": "resume"}, ()),
     ("interrupted_index", {"option": "roll_back"}, ()),
@@ -363,7 +365,6 @@ TRIPS = [
     ("duplicate_keys", {"option": "resume"}, (WITHOUT_DUPLICATES,)),
     ("lost_stamp", {"option": "roll_back"}, ()),
     ("lost_stamp", {"option": "resume", "data_operations": "ran"}, ()),
-    ("lost_stamp", {"option": "resume", "data_operations": "not_run"}, ("update order_items set weight_g = null",)),
     ("env_order", {"option": "resume"}, ()),
 ]
 
@@ -389,7 +390,8 @@ def test_round_trip(desk: Desk, broken: Incident, scenario: str, given: dict[str
         upgraded = incident.alembic("upgrade", "head")
         assert (upgraded.exit_code, look.version()) == (0, wanted), upgraded
     again = desk.plan(incident)
-    assert (again.code, again.states) == (0, again.states), again.out
+    still_there = ["cause"] if (scenario, given["option"]) == ("duplicate_keys", "roll_back") else []
+    assert [check["name"] for check in again.document["checks"] if check["verdict"] != "healthy"] == still_there
 
     if irreversible := [step["irreversible"] for step in plan.document["plan"]["steps"] if step["irreversible"]]:
         refused = desk.here("undo", applied.run_id)

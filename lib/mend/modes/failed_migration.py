@@ -211,7 +211,7 @@ def _next(facts: Facts, chosen: str, diagnosis: Diagnosis) -> str:
         return "Nothing is half-applied: there is nothing to mend."
     blocked = _blocked(diagnosis)
     if chosen == "retry":
-        return f"Nothing is half-applied. Run: alembic -c {ini} upgrade {facts.revision.id}"
+        return f"Nothing is half-applied. {f'{blocked} Then run' if blocked else 'Run'}: alembic -c {ini} upgrade {facts.revision.id}"
     if not chosen:
         return "No way out is safe without you. " + "; ".join(f"{c.option}: {c.why_not or 'name it as option'}" for c, _ in halfway.ways_out(facts, blocked=blocked))
     return f"Then: {blocked + ' Then: ' if blocked else ''}alembic -c {ini} upgrade {'heads' if len(facts.past.heads) > 1 else 'head'}"
