@@ -266,35 +266,36 @@ def tried(folder: Path, body: str, scratch: Scratch, url: str) -> Replay:
     return replay.replay(projects.project(folder, revisions), "work", scratch=scratch, live=keywords(url))
 
 
-TRIALS = [
-    ("add_column", 'op.add_column("orders", sa.Column("a", sa.Integer))', "alter table orders add column a integer", "alter table orders add column a text"),
-    ("create_index", 'op.create_index("ix", "orders", ["note"], if_not_exists=True)', "create index ix on orders (note)", "create index ix on orders (id)"),
-    ("create_table", 'op.create_table("t", sa.Column("id", sa.Integer, primary_key=True))', "create table t (id serial primary key)", "create table t (id bigserial primary key)"),
-    ("unnamed key", 'op.execute("alter table orders add foreign key (id) references customers")', "alter table orders add foreign key (id) references customers", ""),
-    ("check", 'op.create_check_constraint("ck", "orders", "id > 0")', "alter table orders add constraint ck check (id > 0)", "alter table orders add constraint ck check (id > 1)"),
-    ("enum value", "op.execute(\"alter type mood add value 'happy'\")", "alter type mood add value 'happy'", ""),
-    ("create_type", "op.execute(\"create type size as enum ('s', 'm')\")", "create type size as enum ('s', 'm')", "create type size as enum ('s')"),
-    ("drop_column", 'op.drop_column("orders", "note")', "alter table orders drop column note", ""),
-    ("drop_table", 'op.drop_table("customers")', "drop table customers", ""),
-    ("rename", 'op.rename_table("customers", "clients")', "alter table customers rename to clients", ""),
-    ("rename column", 'op.alter_column("orders", "note", new_column_name="remark")', "alter table orders rename note to remark", ""),
-    ("not null", 'op.alter_column("orders", "note", nullable=False)', "alter table orders alter note set not null", ""),
-    ("view", 'op.execute("create view v as select id from orders")', "create view v as select id from orders", "create view v as select id, note from orders"),
-]
+# What a revision does, the same by hand, and by hand in another way ('' where there is none).  Every case has its own objects.
+TRIALS = {
+    "add_column": ('op.add_column("t", sa.Column("a", sa.Integer))', "alter table t add column a integer", "alter table t add column a text"),
+    "create_index": ('op.create_index("ix", "t", ["note"], if_not_exists=True)', "create index ix on t (note)", "create index ix on t (id)"),
+    "create_table": ('op.create_table("new", sa.Column("id", sa.Integer, primary_key=True))', "create table new (id serial primary key)", "create table new (id bigserial primary key)"),
+    "unnamed key": ('op.execute("alter table t add foreign key (id) references customers")', "alter table t add foreign key (id) references customers", ""),
+    "check": ('op.create_check_constraint("ck", "t", "id > 0")', "alter table t add constraint ck check (id > 0)", "alter table t add constraint ck check (id > 1)"),
+    "enum value": ("op.execute(\"alter type mood add value 'happy'\")", "alter type mood add value 'happy'", ""),
+    "create_type": ("op.execute(\"create type size as enum ('s', 'm')\")", "create type size as enum ('s', 'm')", "create type size as enum ('s')"),
+    "drop_column": ('op.drop_column("t", "unused")', "alter table t drop column unused", ""),
+    "drop_table": ('op.drop_table("unused")', "drop table unused", ""),
+    "rename": ('op.rename_table("old", "young")', "alter table old rename to young", ""),
+    "rename column": ('op.alter_column("t", "old", new_column_name="young")', "alter table t rename old to young", ""),
+    "not null": ('op.alter_column("t", "strict", nullable=False)', "alter table t alter strict set not null", ""),
+    "view": ('op.execute("create view v as select id from t")', "create view v as select id from t", "create view v as select id, note from t"),
+}  # fmt: skip
+BEFORE = (
+    *PARENT, "create type mood as enum ('sad')", "create table unused ()", "create table old ()",
+    "create table t (id int primary key, note text, unused int, old int, strict int)",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "doing", "otherwise"), [case[1:] for case in TRIALS], ids=[case[0] for case in TRIALS])
-def test_a_trial_tells_done_from_not_done_and_from_different(
-    body: str, doing: str, otherwise: str, scratch: Scratch, new_database: Callable[..., str], tmp_path: Path
-) -> None:
-    for statement, expected in ((None, "NOT_DONE"), (doing, "DONE"), (otherwise, "DIFFERENT")):
-        if statement == "":
-            continue
-        url = new_database()
-        change(url, *PARENT, "create type mood as enum ('sad')", *([statement] if statement else []))
-        replayed = tried(tmp_path, body, scratch, url)
-        assert (replayed.method, replayed.error) == ("trial", None)
-        assert states(replayed, url) == [expected], statement
+@pytest.mark.parametrize("way", ["NOT_DONE", "DONE", "DIFFERENT"])
+def test_a_trial_tells_done_from_not_done_and_from_different(way: str, scratch: Scratch, database: str, tmp_path: Path) -> None:
+    by_hand = {name: {"NOT_DONE": "", "DONE": case[1], "DIFFERENT": case[2]}[way] for name, case in TRIALS.items()}
+    change(database, *BEFORE, *filter(None, by_hand.values()))
+    replayed = tried(tmp_path, "\n".join(case[0] for case in TRIALS.values()), scratch, database)
+    assert (replayed.method, replayed.error) == ("trial", None)
+    expected = {name: way if statement else "NOT_DONE" for name, statement in by_hand.items()}
+    assert dict(zip(TRIALS, states(replayed, database), strict=True)) == expected
 
 
 def test_a_trial_follows_a_revision_that_stopped_in_the_middle(scratch: Scratch, database: str, tmp_path: Path) -> None:
