@@ -1,10 +1,7 @@
-"""One slug names every home of a failure mode; a notebook has the shape that its readers know; the scaffold fails closed."""
+"""One slug names every home of a failure mode; every question can be asked; the scaffold fails closed."""
 
 from __future__ import annotations
 
-import ast
-import itertools
-import json
 import re
 import shutil
 import subprocess
@@ -13,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mend import homes, parameters
+import test_notebooks
+from mend import homes, parameters, queries, target
 from mend.errors import InvalidParameter
 from mend.signatures import MODES
 
 ROOT = homes.checkout()
-NOTEBOOKS = sorted((ROOT / "runbooks").glob("*.ipynb"))
 
 
 def _slugs(pattern: str, *, but: tuple[str, ...] = ()) -> set[str]:
@@ -44,92 +41,27 @@ def test_the_readme_tells_the_symptom_in_the_notebooks_words() -> None:
         assert parameters.symptom(slug).rstrip(".") in rows[slug]
 
 
-# -- notebooks --------------------------------------------------------------------------------------------------------
+# -- questions --------------------------------------------------------------------------------------------------------
+
+SAMPLES = {"xid": "3", "text": "pg_class", "name": "pg_class", "bool": True, "int4": 1, "int8": 1, "oid": 1, "float8": 0.5, "text[]": ["x"], "int4[]": [1], "int8[]": [1], "oid[]": [1]}  # fmt: skip
+QUESTIONS = sorted(
+    {
+        re.sub(r"(\.pg\d+)?\.sql$", "", str(p.relative_to(ROOT / "lib/mend/sql")))
+        for p in ROOT.glob("lib/mend/sql/*/*.sql")
+    }
+)
 
 
-def _cells(path: Path, kind: str = "") -> list[dict[str, Any]]:
-    return [cell for cell in json.loads(path.read_text())["cells"] if kind in ("", cell["cell_type"])]
-
-
-def _source(cell: dict[str, Any]) -> str:
-    return "".join(cell["source"])
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_has_the_sections_in_order(path: Path) -> None:
-    heads = [
-        line[3:] for cell in _cells(path, "markdown") for line in _source(cell).splitlines() if line.startswith("## ")
-    ]
-    if path.stem in parameters.NOT_MODES:
-        assert heads == [section for section in homes.SECTIONS if section in heads]
-    else:
-        assert tuple(heads) == homes.SECTIONS
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_begins_with_title_symptom_and_table(path: Path) -> None:
-    lines = _source(_cells(path)[0]).splitlines()
-    assert lines[0].startswith("# ")
-    assert lines[2].startswith("> ")
-    assert "Locks taken" in lines[4]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_holds_no_logic(path: Path) -> None:
-    for cell in _cells(path, "code"):
-        source = _source(cell)
-        assert len(source.splitlines()) <= 12, source
-        assert not re.search(r"^\s*[%!]", source, re.MULTILINE), source
-        banned = (
-            ast.FunctionDef,
-            ast.ClassDef,
-            ast.For,
-            ast.While,
-            ast.Try,
-            ast.If,
-            ast.With,
-            ast.Lambda,
-            ast.ListComp,
-            ast.DictComp,
-            ast.SetComp,
-            ast.GeneratorExp,
-        )
-        nodes = list(ast.walk(ast.parse(source)))
-        assert not [node for node in nodes if isinstance(node, banned)], source
-        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-        assert not [
-            text
-            for text in texts
-            if re.search(r"\b(select|insert into|update \w+ set|delete from|alter table)\b", text, re.IGNORECASE)
-        ], source
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_every_code_cell_follows_prose_and_every_question_says_what_healthy_is(path: Path) -> None:
-    cells = _cells(path)
-    for before, cell in itertools.pairwise(cells):
-        assert "code" not in (before["cell_type"],) or cell["cell_type"] == "markdown", _source(cell)
-    for cell in _cells(path, "markdown"):
-        if "\n### " in "\n" + _source(cell):
-            assert "*Healthy when*" in _source(cell), _source(cell)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_in_git_is_clean(path: Path) -> None:
-    raw = json.loads(path.read_text())
-    assert (raw["nbformat"], raw["nbformat_minor"]) == (4, 5)
-    ids = [cell["id"] for cell in raw["cells"]]
-    assert len(set(ids)) == len(ids)
-    for cell in _cells(path, "code"):
-        assert (cell["outputs"], cell["execution_count"]) == ([], None)
-        assert set(cell["metadata"]) <= {"tags"}
-
-
-def test_each_runbook_hands_every_parameter_on() -> None:
-    for slug in parameters.slugs():
-        code = "\n".join(_source(cell) for cell in _cells(parameters.notebook(slug), "code"))
-        for parameter in parameters.of(slug):
-            assert f"{parameter.name}={parameter.name}" in code, f"{slug}: {parameter.name}"
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_question_can_be_asked_and_answers_the_columns_of_its_header(
+    name: str, shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the read-only session that every diagnosis has; `queries.frame` compares the columns."""
+    monkeypatch.setenv("SHOP_URL_HERE", shop.url)
+    with target.resolve("env:SHOP_URL_HERE").reading() as conn:
+        asked = queries.question(name, version_num=queries.version_num(conn))
+        binds = {bind.name: SAMPLES.get(bind.name, SAMPLES[bind.type]) for bind in asked.binds}
+        queries.frame(conn, name, **binds)
 
 
 # -- the scaffold -----------------------------------------------------------------------------------------------------
@@ -203,11 +135,12 @@ def test_the_question_of_the_scaffold_has_a_whole_header(copy: Path) -> None:
 def test_the_notebook_of_the_scaffold_keeps_the_rules(copy: Path) -> None:
     homes.scaffold(copy, "lock_queue")
     path = copy / "runbooks" / "lock_queue.ipynb"
-    test_a_notebook_has_the_sections_in_order(path)
-    test_a_notebook_begins_with_title_symptom_and_table(path)
-    test_a_notebook_holds_no_logic(path)
-    test_every_code_cell_follows_prose_and_every_question_says_what_healthy_is(path)
-    test_a_notebook_in_git_is_clean(path)
+    rules = [
+        rule for name, rule in vars(test_notebooks).items() if name.startswith("test_") and "parameter" not in name
+    ]
+    assert len(rules) >= 7
+    for rule in rules:
+        rule(path)
 
 
 @pytest.mark.parametrize("slug", ["", "Lock", "lock-queue", "../x", "lock queue", "_x", "x__y", "1x"])
