@@ -407,10 +407,13 @@ def test_applying_a_slug_needs_an_approval_and_auto_approve_is_one(incident: Any
     assert document(done)["outcome"] == "completed"
 
 
-def test_a_record_that_was_edited_fails_verify(planned: Any) -> None:
-    _, plan = planned()
-    path = Path(plan["record"]) / "plan.json"
-    path.write_text(path.read_text().replace("resume", "resumed"))
+def test_a_record_that_was_edited_fails_verify(monkeypatch: pytest.MonkeyPatch, shop: Any) -> None:
+    monkeypatch.setenv("DOWN", "postgresql://ann@127.0.0.1:1/none")
+    record = document(mend("plan", "failed_migration", "-t", "env:DOWN", "-a", str(shop.alembic_ini), "--json"))[
+        "record"
+    ]
+    path = Path(record) / "journal.jsonl"
+    path.write_text(path.read_text().replace("env:DOWN", "env:UP"))
     done = mend("verify", "--json")
     assert done.returncode == 1
     assert [run["state"] for run in document(done)["runs"]] == ["edited"]
