@@ -48,7 +48,6 @@ new: $(RUN)
 	  || { echo "mend needs Python 3.11 or newer as $(PYTHON). Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "$(PYTHON) cannot make virtual environments. Install its venv module (on Debian: python3-venv)."; exit 1; }
-	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@touch $@
 
@@ -67,7 +66,6 @@ $(DEV): requirements-dev.lock $(RUN)
 
 # A project's own old stack (Alembic 1.10, SQLAlchemy 1.4, psycopg2), which the tests run histories with.
 $(OLD): requirements-old.lock | .venv/.made
-	@rm -rf .venv-old
 	@echo "installing the old stack of the tests (once) ..."
 	@$(PYTHON) -m venv .venv-old
 	@$(call fetch,.venv-old,$<)
