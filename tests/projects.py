@@ -51,7 +51,13 @@ def revision(name: str, down: str | tuple[str, ...] | None, upgrade: str = "pass
 
 
 def project(
-    folder: Path, revisions: Mapping[str, str], *, url: str = NOWHERE, env: str = PLAIN, options: str = "", environ: Mapping[str, str] | None = None
+    folder: Path,
+    revisions: Mapping[str, str],
+    *,
+    url: str = NOWHERE,
+    env: str = PLAIN,
+    options: str = "",
+    environ: Mapping[str, str] | None = None,
 ) -> Project:
     """``revisions`` maps file names to texts; ``options`` goes into context.configure()."""
     versions = folder / "migrations" / "versions"
@@ -73,4 +79,9 @@ def chain(**upgrades: str) -> dict[str, str]:
 def keywords(url: str) -> dict[str, str]:
     """A SQLAlchemy URL as libpq keywords."""
     address = make_url(url)
-    return {"host": str(address.query["host"]), "port": str(address.query["port"]), "user": str(address.username), "dbname": str(address.database)}
+    return {
+        "host": str(address.query["host"]),
+        "port": str(address.query["port"]),
+        "user": str(address.username),
+        "dbname": str(address.database),
+    }

@@ -19,7 +19,15 @@ def read(folder: Path, revisions: dict[str, str]) -> history.History:
 
 
 def test_revisions_are_read_with_their_parents_and_come_parents_first(tmp_path: Path) -> None:
-    found = read(tmp_path, {"z": revision("a1", None), "y": revision("b1", "a1"), "x": revision("c1", ("b1", "b2")), "w": revision("b2", "a1")})
+    found = read(
+        tmp_path,
+        {
+            "z": revision("a1", None),
+            "y": revision("b1", "a1"),
+            "x": revision("c1", ("b1", "b2")),
+            "w": revision("b2", "a1"),
+        },
+    )
     assert list(found.frame()["revision"]) == ["a1", "b1", "b2", "c1"]
     assert found.frame()["down_revision"].iloc[3] == "b1, b2"
     assert found.heads == ("c1",)
@@ -28,7 +36,15 @@ def test_revisions_are_read_with_their_parents_and_come_parents_first(tmp_path: 
 
 
 def test_pending_revisions_are_those_that_no_row_implies(tmp_path: Path) -> None:
-    found = read(tmp_path, {"a": revision("a1", None), "b": revision("b1", "a1"), "c": revision("c1", "a1"), "d": revision("d1", ("b1", "c1"))})
+    found = read(
+        tmp_path,
+        {
+            "a": revision("a1", None),
+            "b": revision("b1", "a1"),
+            "c": revision("c1", "a1"),
+            "d": revision("d1", ("b1", "c1")),
+        },
+    )
     assert history.pending(found, ["b1"]) == ("c1", "d1")
     assert history.pending(found, []) == ("a1", "b1", "c1", "d1")
     assert history.pending(found, ["d1"]) == ()
@@ -36,7 +52,13 @@ def test_pending_revisions_are_those_that_no_row_implies(tmp_path: Path) -> None
 
 
 def test_a_dependency_counts_as_an_ancestor_also_by_its_label(tmp_path: Path) -> None:
-    found = read(tmp_path, {"a": revision("a1", None, head="branch_labels = ('core',)"), "b": revision("b1", None, head="depends_on = 'core'")})
+    found = read(
+        tmp_path,
+        {
+            "a": revision("a1", None, head="branch_labels = ('core',)"),
+            "b": revision("b1", None, head="depends_on = 'core'"),
+        },
+    )
     assert history.pending(found, ["b1"]) == ()
     assert found.missing_parents == {}
 
@@ -55,7 +77,9 @@ def test_a_dependency_counts_as_an_ancestor_also_by_its_label(tmp_path: Path) ->
     ],
     ids=["syntax", "merge marker", "missing parent", "long id", "duplicate id", "no id", "computed", "no upgrade"],
 )  # fmt: skip
-def test_a_broken_file_is_reported_and_the_others_are_read(tmp_path: Path, text: str, problem: str, revision_id: str) -> None:
+def test_a_broken_file_is_reported_and_the_others_are_read(
+    tmp_path: Path, text: str, problem: str, revision_id: str
+) -> None:
     found = read(tmp_path, {"first": revision("a1", None), "second": text})
     broken = [one for one in found.broken if one.path.name == "second.py"]
     assert len(broken) == 1
@@ -73,7 +97,10 @@ def test_a_file_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_cycle_ends(tmp_path: Path) -> None:
-    found = read(tmp_path, {"a": revision("a1", "c1"), "b": revision("b1", "a1"), "c": revision("c1", "b1"), "d": revision("d1", None)})
+    found = read(
+        tmp_path,
+        {"a": revision("a1", "c1"), "b": revision("b1", "a1"), "c": revision("c1", "b1"), "d": revision("d1", None)},
+    )
     assert found.cycles == ("a1", "b1", "c1")
     assert history.pending(found, []) == ("d1", "a1", "b1", "c1")
 
@@ -143,8 +170,16 @@ def test_version_rows_are_found_in_every_schema_and_under_every_name(database: s
                     "insert into app.alembic_version values ('b1'), ('a1')", "insert into \"Odd name\".my_versions values ('z')"):  # fmt: skip
             conn.exec_driver_sql(sql)
         rows = history.version_rows(conn)
-        assert rows.to_numpy().tolist() == [["Odd name", "my_versions", "z"], ["app", "alembic_version", "a1"], ["app", "alembic_version", "b1"]]
-        assert list(history.version_tables(conn, configured="third")["table"]) == ["my_versions", "alembic_version", "third"]
+        assert rows.to_numpy().tolist() == [
+            ["Odd name", "my_versions", "z"],
+            ["app", "alembic_version", "a1"],
+            ["app", "alembic_version", "b1"],
+        ]
+        assert list(history.version_tables(conn, configured="third")["table"]) == [
+            "my_versions",
+            "alembic_version",
+            "third",
+        ]
 
 
 def test_an_empty_database_has_no_version_rows_but_the_columns(database: str) -> None:
@@ -199,7 +234,9 @@ def test_a_clean_project_has_no_findings_and_the_frame_keeps_its_columns(tmp_pat
     assert list(found.columns) == ["file", "line", "finding", "says"]
 
 
-def test_the_interpreter_is_the_configured_one_then_the_venv_beside_then_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interpreter_is_the_configured_one_then_the_venv_beside_then_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     ini = tmp_path / "alembic.ini"
     assert history.find_python(ini) == Path(sys.executable)

@@ -32,7 +32,11 @@ def record(asked: Project, revision: str, place: str, parents: list[str] | None 
         "snapshot_sql": catalog.SNAPSHOT_SQL, "scratch": keywords(place),
     }  # fmt: skip
     events = project.ask(asked, request, timeout_s=60)
-    return {"statements": [e for e in events if e["event"] == "statement"], "last": events[-1], **{e["event"]: e for e in events}}
+    return {
+        "statements": [e for e in events if e["event"] == "statement"],
+        "last": events[-1],
+        **{e["event"]: e for e in events},
+    }
 
 
 def upgraded(folder: Path, body: str, place: str, **more: Any) -> dict[str, Any]:
@@ -48,7 +52,11 @@ def test_env_py_is_followed_to_its_database_and_nothing_is_written(database: str
     assert found.database == keywords(database)["dbname"]
     assert found.system_identifier == sql(database, "select system_identifier::text from pg_control_system()")[0][0]
     assert (found.role, found.dialect, found.driver, found.connections) == ("postgres", "postgresql", "psycopg", 1)
-    assert (found.version_table, found.version_table_schema, found.in_external_transaction) == ("alembic_version", None, False)
+    assert (found.version_table, found.version_table_schema, found.in_external_transaction) == (
+        "alembic_version",
+        None,
+        False,
+    )
     assert sql(database, "select count(*) from pg_tables where schemaname = 'public'") == [(0,)]
 
 
@@ -64,7 +72,9 @@ def test_an_async_env_py_is_followed(database: str, tmp_path: Path) -> None:
 
 
 def test_sql_before_configure_is_seen(database: str, tmp_path: Path) -> None:
-    assert project.environment(projects.project(tmp_path, {}, url=database, env=projects.SQL_FIRST)).in_external_transaction
+    assert project.environment(
+        projects.project(tmp_path, {}, url=database, env=projects.SQL_FIRST)
+    ).in_external_transaction
 
 
 def test_what_env_py_would_write_on_the_way_is_told_and_not_sent(database: str, tmp_path: Path) -> None:
@@ -91,7 +101,10 @@ def test_a_project_may_use_mend_itself_and_have_modules_named_as_ours(database: 
 
 
 def test_a_write_past_sqlalchemy_is_stopped_by_the_server(database: str, tmp_path: Path) -> None:
-    env = "import os, psycopg\npsycopg.connect(os.environ['SHOP_URL'].replace('+psycopg', '')).execute('create table t ()')\n" + projects.PLAIN
+    env = (
+        "import os, psycopg\npsycopg.connect(os.environ['SHOP_URL'].replace('+psycopg', '')).execute('create table t ()')\n"
+        + projects.PLAIN
+    )
     with pytest.raises(ProjectBroken, match="read-only transaction"):
         project.environment(projects.project(tmp_path, {}, url=database, env=env))
 
@@ -128,7 +141,7 @@ def test_a_project_that_hangs_is_ended_in_time(tmp_path: Path) -> None:
 
 def test_an_interpreter_without_alembic_is_named(tmp_path: Path) -> None:
     bare = tmp_path / "python"
-    bare.write_text(f"#!/bin/sh\nexec {sys.executable} -S \"$@\"\n")
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     bare.chmod(0o755)
     with pytest.raises(ProjectBroken, match="has no alembic"):
         project.environment(Project(projects.project(tmp_path, {}).alembic_ini, bare))
@@ -137,7 +150,10 @@ def test_an_interpreter_without_alembic_is_named(tmp_path: Path) -> None:
 def test_modules_of_the_project_are_its_own_though_mend_has_the_same_names(database: str, tmp_path: Path) -> None:
     (tmp_path / "settings.py").write_text("URL = __import__('os').environ['SHOP_URL']\n")
     env = projects.PLAIN.replace("import os", "import settings").replace('os.environ["SHOP_URL"]', "settings.URL")
-    assert project.environment(projects.project(tmp_path, {}, url=database, env=env)).database == keywords(database)["dbname"]
+    assert (
+        project.environment(projects.project(tmp_path, {}, url=database, env=env)).database
+        == keywords(database)["dbname"]
+    )
 
 
 # --- what a revision sends ----------------------------------------------------------------------------------------------
@@ -243,7 +259,13 @@ op.execute("select setval('orders_id_seq', 5)")
 op.execute("select * into copy_of_orders from orders")
 """
     found = upgraded(tmp_path, body, database)
-    assert [s["sql"][:12] for s in found["statements"]] == ["create funct", "select fill(", "with gone as", "select setva", "select * int"]
+    assert [s["sql"][:12] for s in found["statements"]] == [
+        "create funct",
+        "select fill(",
+        "with gone as",
+        "select setva",
+        "select * int",
+    ]
     assert found["recorded"]["reads"] == ["select count(*) from orders where note = %(x)s"]
     assert found["recorded"]["looks"]
     assert found["statements"][-1]["settings"] == ["set lock_timeout = '3s'"]
@@ -306,7 +328,10 @@ op.add_column("orders", sa.Column("b", sa.Integer))
 def test_an_async_project_is_recorded_with_its_values(database: str, tmp_path: Path) -> None:
     body = 'op.add_column("orders", sa.Column("a", sa.Integer))\nop.get_bind().execute(sa.text("delete from orders where note = :n"), {"n": "o\'x"})'
     found = upgraded(tmp_path, body, database, env=projects.ASYNC)["statements"]
-    assert [s["sql"] for s in found] == ["ALTER TABLE orders ADD COLUMN a INTEGER", "delete from orders where note = 'o''x'"]
+    assert [s["sql"] for s in found] == [
+        "ALTER TABLE orders ADD COLUMN a INTEGER",
+        "delete from orders where note = 'o''x'",
+    ]
     assert found[0]["changes"] == [["column", "public.orders.a", None, "integer"]]
 
 
@@ -317,16 +342,28 @@ def test_a_version_table_in_a_schema_that_no_revision_makes_works(database: str,
 
 
 def test_an_earlier_revision_that_commits_by_itself_does_not_disturb_the_next(database: str, tmp_path: Path) -> None:
-    revisions = chain(first=projects.ORDERS + "op.get_bind().commit()", second='op.add_column("orders", sa.Column("a", sa.Integer))', work="op.execute('drop table customers')")
+    revisions = chain(
+        first=projects.ORDERS + "op.get_bind().commit()",
+        second='op.add_column("orders", sa.Column("a", sa.Integer))',
+        work="op.execute('drop table customers')",
+    )
     found = record(projects.project(tmp_path, revisions), "work", database, ["second"])
     assert [s["says"] for s in found["statements"]] == ["execute drop table customers"]
     assert sql(database, "select version_num from alembic_version") == [("work",)]
 
 
 def test_a_failing_statement_is_named_and_those_before_it_are_kept(database: str, tmp_path: Path) -> None:
-    found = upgraded(tmp_path, 'op.add_column("orders", sa.Column("a", sa.Integer))\nop.execute("alter table nowhere add b int")', database)
+    found = upgraded(
+        tmp_path,
+        'op.add_column("orders", sa.Column("a", sa.Integer))\nop.execute("alter table nowhere add b int")',
+        database,
+    )
     assert [s["says"] for s in found["statements"]] == ["add_column orders.a"]
-    assert (found["last"]["sqlstate"], found["last"]["sql"], found["last"]["inside"]) == ("42P01", "alter table nowhere add b int", True)
+    assert (found["last"]["sqlstate"], found["last"]["sql"], found["last"]["inside"]) == (
+        "42P01",
+        "alter table nowhere add b int",
+        True,
+    )
 
 
 # --- reading SQL --------------------------------------------------------------------------------------------------------
@@ -398,9 +435,25 @@ with op.get_context().autocommit_block():
 """
 
 
-def upgrade(asked: Project, url: str, *, expected: dict[str, Any] | None = None, on_event: Callable[[Event], None] | None = None, **more: Any) -> list[Event]:
-    identity = {"system_identifier": sql(url, "select system_identifier::text from pg_control_system()")[0][0], "database": keywords(url)["dbname"]}
-    request = {"action": "upgrade", "revision": "work", "expected": expected or identity, "settings": {"lock_timeout": "2s", "application_name": "mend:test"}, **more}
+def upgrade(
+    asked: Project,
+    url: str,
+    *,
+    expected: dict[str, Any] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    **more: Any,
+) -> list[Event]:
+    identity = {
+        "system_identifier": sql(url, "select system_identifier::text from pg_control_system()")[0][0],
+        "database": keywords(url)["dbname"],
+    }
+    request = {
+        "action": "upgrade",
+        "revision": "work",
+        "expected": expected or identity,
+        "settings": {"lock_timeout": "2s", "application_name": "mend:test"},
+        **more,
+    }
     return project.ask(asked, request, timeout_s=60, on_event=on_event)
 
 
@@ -417,7 +470,12 @@ def half_applied(database: str, tmp_path: Path) -> tuple[Project, str]:
 def test_done_statements_are_left_out_and_the_version_row_is_advanced(half_applied: tuple[Project, str]) -> None:
     asked, url = half_applied
     told: list[Event] = []
-    last = upgrade(asked, url, skip=["alter table orders  ADD COLUMN a INTEGER".replace("alter table", "ALTER TABLE")], on_event=told.append)[-1]
+    last = upgrade(
+        asked,
+        url,
+        skip=["alter table orders  ADD COLUMN a INTEGER".replace("alter table", "ALTER TABLE")],
+        on_event=told.append,
+    )[-1]
     assert last["event"] == "done"
     statements = [(e["sql"].split("\n")[0], e["skipped"]) for e in told if e["event"] == "statement"]
     assert statements[:3] == [
@@ -469,7 +527,9 @@ def test_a_statement_that_could_not_be_written_down_is_not_sent(half_applied: tu
     assert sql(url, "select note from orders") == [("a",)]
 
 
-def test_a_statement_to_be_left_out_that_never_comes_fails_before_the_version_row(half_applied: tuple[Project, str]) -> None:
+def test_a_statement_to_be_left_out_that_never_comes_fails_before_the_version_row(
+    half_applied: tuple[Project, str],
+) -> None:
     asked, url = half_applied
     last = upgrade(asked, url, skip=["ALTER TABLE orders ADD COLUMN a INTEGER", "drop table elsewhere"])[-1]
     assert (last["event"], last["refused"]) == ("error", True)

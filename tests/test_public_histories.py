@@ -71,7 +71,9 @@ print(json.dumps(sent))
 def half_apply(project: Project, revision: str, stop: int) -> list[str]:
     """Really run the upgrade and stop after so many statements of ``revision``; gives what was sent."""
     command = [project.python, "-c", DRIVER, str(project.alembic_ini), revision, str(stop)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent)
+    answer = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent
+    )
     assert answer.returncode == 0, answer.stderr
     return [str(sql) for sql in json.loads(answer.stdout.strip().splitlines()[-1])]
 
@@ -79,7 +81,9 @@ def half_apply(project: Project, revision: str, stop: int) -> list[str]:
 def alembic(project: Project, *arguments: str) -> None:
     """The project's own alembic command."""
     command = [project.python, "-m", "alembic", "-c", str(project.alembic_ini), *arguments]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent)
+    answer = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent
+    )
     assert answer.returncode == 0, answer.stderr
 
 
@@ -99,13 +103,25 @@ def hold_to_truth(replayed: Replay, states: list[str], sent: list[str]) -> None:
     """Statements that were sent are DONE, the others NOT_DONE; one without a trace is DATA and nothing else is."""
     assert [shape(one.sql) for one in replayed.statements[: len(sent)]] == [shape(sql) for sql in sent]
     truth = ["DONE" if number <= len(sent) else "NOT_DONE" for number in range(1, len(states) + 1)]
-    expected = ["DATA" if not one.changes and not one.verdict else right for one, right in zip(replayed.statements, truth, strict=True)]
+    expected = [
+        "DATA" if not one.changes and not one.verdict else right
+        for one, right in zip(replayed.statements, truth, strict=True)
+    ]
     assert states == expected
 
 
 # --- optuna: replayed from an empty database ----------------------------------------------------------------------------
 
-OPTUNA = {"v0.9.0.a": 12, "v1.2.0.a": 1, "v1.3.0.a": 2, "v2.6.0.a": 5, "v3.0.0.b": 6, "v3.0.0.c": 3, "v3.0.0.d": 4, "v3.2.0.a": 1}
+OPTUNA = {
+    "v0.9.0.a": 12,
+    "v1.2.0.a": 1,
+    "v1.3.0.a": 2,
+    "v2.6.0.a": 5,
+    "v3.0.0.b": 6,
+    "v3.0.0.c": 3,
+    "v3.0.0.d": 4,
+    "v3.2.0.a": 1,
+}
 
 
 def optuna(folder: Path, url: str) -> Project:
@@ -115,7 +131,9 @@ def optuna(folder: Path, url: str) -> Project:
     text = (Path(spec.submodule_search_locations[0]) / "storages/_rdb/alembic.ini").read_text()
     text = re.sub(r"^script_location = .*", "script_location = optuna.storages._rdb:alembic", text, flags=re.MULTILINE)
     ini = folder / "alembic.ini"
-    ini.write_text(re.sub(r"^sqlalchemy.url = .*", f"sqlalchemy.url = {url.replace('%', '%%')}", text, flags=re.MULTILINE))
+    ini.write_text(
+        re.sub(r"^sqlalchemy.url = .*", f"sqlalchemy.url = {url.replace('%', '%%')}", text, flags=re.MULTILINE)
+    )
     return Project(ini, Path(sys.executable))
 
 
@@ -142,7 +160,9 @@ def test_every_statement_of_optuna_is_judged_as_it_was_executed(
         hold_to_truth(replayed, judge(replayed, url), sent)
 
 
-def test_an_optuna_revision_that_fails_everywhere_says_so(server: Server, new_database: Callable[..., str], tmp_path: Path) -> None:
+def test_an_optuna_revision_that_fails_everywhere_says_so(
+    server: Server, new_database: Callable[..., str], tmp_path: Path
+) -> None:
     """Its second CREATE TYPE of one enum only passes where SQLAlchemy remembers the first: in the same process."""
     project = optuna(tmp_path, new_database())
     replayed = replay.replay(project, "v2.4.0.a", scratch=own_server(server))
@@ -154,7 +174,9 @@ def test_an_optuna_revision_that_fails_everywhere_says_so(server: Server, new_da
         alembic(project, "upgrade", "v2.4.0.a")
 
 
-def test_an_optuna_revision_that_computes_from_rows_says_what_it_reads(server: Server, database: str, tmp_path: Path) -> None:
+def test_an_optuna_revision_that_computes_from_rows_says_what_it_reads(
+    server: Server, database: str, tmp_path: Path
+) -> None:
     replayed = replay.replay(optuna(tmp_path, database), "v3.0.0.a", scratch=own_server(server))
     assert replayed.statements == ()
     assert any("FROM trial_params" in read_sql for read_sql in replayed.reads)
@@ -198,12 +220,16 @@ def hub(folder: Path, url: str) -> Project:
     package = next(OLD_PYTHON.parent.parent.glob("lib/python3*/site-packages/jupyterhub"))
     text = (package / "alembic.ini").read_text().replace("{alembic_dir}", "jupyterhub:alembic")
     folder.mkdir(exist_ok=True)
-    (folder / "alembic.ini").write_text(text.replace("{db_url}", url.replace("+psycopg:", "+psycopg2:").replace("%", "%%")))
+    (folder / "alembic.ini").write_text(
+        text.replace("{db_url}", url.replace("+psycopg:", "+psycopg2:").replace("%", "%%"))
+    )
     return Project(folder / "alembic.ini", OLD_PYTHON)
 
 
 @pytest.fixture(scope="module")
-def hub_at(server: Server, keep_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+def hub_at(
+    server: Server, keep_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
     """``hub_at(revision)``: name of a database as a hub of that age has it; made by create_all and stamped, then walked back."""
     names: dict[str, str] = {}
 
@@ -236,12 +262,24 @@ def hub_at(server: Server, keep_database: Callable[..., str], tmp_path_factory: 
 
 def keywords(url: str) -> dict[str, str]:
     address = make_url(url)
-    return {"host": str(address.query["host"]), "port": str(address.query["port"]), "user": str(address.username), "dbname": str(address.database)}
+    return {
+        "host": str(address.query["host"]),
+        "port": str(address.query["port"]),
+        "user": str(address.username),
+        "dbname": str(address.database),
+    }
 
 
 @pytest.mark.parametrize(("revision", "parent", "count", "stops"), HUB, ids=[case[0] for case in HUB])
 def test_every_statement_of_jupyterhub_is_judged_as_it_was_executed(
-    revision: str, parent: str, count: int, stops: list[int], server: Server, hub_at: Callable[[str], str], new_database: Callable[..., str], tmp_path: Path
+    revision: str,
+    parent: str,
+    count: int,
+    stops: list[int],
+    server: Server,
+    hub_at: Callable[[str], str],
+    new_database: Callable[..., str],
+    tmp_path: Path,
 ) -> None:
     for stop in stops:
         url = new_database(hub_at(parent))
@@ -255,9 +293,13 @@ def test_every_statement_of_jupyterhub_is_judged_as_it_was_executed(
         ran = [shape(sql) for sql in sent]
         skipped = [sql for sql in ran if sql not in recorded]
         assert len(recorded) + len(skipped) == count
-        assert not skipped or (replay.LOOKS in replayed.warnings and all(sql.startswith("DROPTABLE") for sql in skipped))
+        assert not skipped or (
+            replay.LOOKS in replayed.warnings and all(sql.startswith("DROPTABLE") for sql in skipped)
+        )
         states = judge(replayed, url)
-        assert states == ["DATA" if one.data else "DONE" if shape(one.sql) in ran else "NOT_DONE" for one in replayed.statements]
+        assert states == [
+            "DATA" if one.data else "DONE" if shape(one.sql) in ran else "NOT_DONE" for one in replayed.statements
+        ]
 
 
 def test_a_jupyterhub_revision_whose_own_code_fails_is_judged_up_to_there(

@@ -17,7 +17,7 @@ from mend.catalog import INDEX_STATES, ROLE_KINDS, Change, index_state
 if TYPE_CHECKING:
     import pandas
 
-    from mend.replay import Replay, Statement
+    from mend.recording import Replay, Statement
 
 COLUMNS = ["revision", "operation", "op", "statement", "says", "objects", "state", "ran", "detail", "sql"]
 Key = tuple[str, str]
@@ -59,10 +59,24 @@ def compare(replay: Replay, live: pandas.DataFrame, *, live_major: int = 0) -> p
     import pandas
 
     cross = bool(live_major) and not replay.server_version.startswith(f"{live_major}.")
-    now = {(kind, identity): definition for kind, identity, definition in live[["kind", "identity", "definition"]].itertuples(index=False)}
+    now = {
+        (kind, identity): definition
+        for kind, identity, definition in live[["kind", "identity", "definition"]].itertuples(index=False)
+    }
     verdicts = _Judge(replay.statements, now, _expected_homes(replay), cross=cross).verdicts()
     rows = [
-        (one.revision, one.operation, one.op, one.index, one.says, objects_of(one.changes), verdict.state, _ran(verdict), verdict.detail, one.sql)
+        (
+            one.revision,
+            one.operation,
+            one.op,
+            one.index,
+            one.says,
+            objects_of(one.changes),
+            verdict.state,
+            _ran(verdict),
+            verdict.detail,
+            one.sql,
+        )
         for one, verdict in zip(replay.statements, verdicts, strict=True)
     ]
     frame = pandas.DataFrame(rows, columns=COLUMNS)
@@ -91,23 +105,36 @@ def operations(statements: pandas.DataFrame) -> pandas.DataFrame:
 def objects_of(changes: Iterable[Change]) -> str:
     """The objects of some changes, the facets of a table that comes or goes as a whole left out."""
     several = list(changes)
-    whole = {c.identity for c in several if c.kind in ("table", "view", "matview", "schema") and None in (c.before, c.after)}
+    whole = {
+        c.identity for c in several if c.kind in ("table", "view", "matview", "schema") and None in (c.before, c.after)
+    }
     named = [c for c in several if not any(c.identity.startswith(f"{name}.") for name in whole)]
     kinds = {c.identity: c.kind for c in reversed(named) if c.kind not in ROLE_KINDS}
-    return ", ".join(f"{kinds[identity]} {identity}" for identity in dict.fromkeys(c.identity for c in named) if identity in kinds)
+    return ", ".join(
+        f"{kinds[identity]} {identity}" for identity in dict.fromkeys(c.identity for c in named) if identity in kinds
+    )
 
 
 class _Judge:
-    def __init__(self, statements: Sequence[Statement], now: Mapping[Key, str], homes: frozenset[Key], *, cross: bool) -> None:
+    def __init__(
+        self, statements: Sequence[Statement], now: Mapping[Key, str], homes: frozenset[Key], *, cross: bool
+    ) -> None:
         self.statements = statements
         self.count = len(statements)
         self.objects = _objects(statements, now, homes, cross=cross)
         known = [one.places for one in self.objects.values() if one.places]
-        known += [frozenset(range(n, self.count + 1)) for n, one in enumerate(statements, 1) if one.verdict == "DONE" and not one.changes]
+        known += [
+            frozenset(range(n, self.count + 1))
+            for n, one in enumerate(statements, 1)
+            if one.verdict == "DONE" and not one.changes
+        ]
         self.joint = reduce(frozenset.intersection, known, frozenset(range(self.count + 1)))
 
     def verdicts(self) -> list[_Verdict]:
-        traced = [self._traced(number, one) if _compared(one) or one.verdict in ("DONE", "DIFFERENT") else None for number, one in enumerate(self.statements, 1)]
+        traced = [
+            self._traced(number, one) if _compared(one) or one.verdict in ("DONE", "DIFFERENT") else None
+            for number, one in enumerate(self.statements, 1)
+        ]
         return [verdict or self._untraced(number, traced) for number, verdict in enumerate(traced, 1)]
 
     def _traced(self, number: int, one: Statement) -> _Verdict:
@@ -121,7 +148,9 @@ class _Judge:
         places = self.joint or reduce(frozenset.intersection, [thing.places for thing in mine])
         if not places:
             there = [_name(thing.key) for thing in mine if min(thing.places) >= number]
-            return _Verdict("DIFFERENT", f"only a part is there: {', '.join(there[:5]) or 'in no order that the revision makes'}")
+            return _Verdict(
+                "DIFFERENT", f"only a part is there: {', '.join(there[:5]) or 'in no order that the revision makes'}"
+            )
         if min(places) >= number:
             return _Verdict("DONE", one.detail)
         if max(places) < number:
@@ -137,8 +166,16 @@ class _Judge:
             return _Verdict("DONE", implied)
         if one.verdict == "UNTRIED" and not one.data:
             return _Verdict("DIFFERENT", one.detail)
-        about = "owners and privileges are not compared" if one.changes else "data" if one.data else "no change in the catalog"
-        return _Verdict("DATA", "; ".join(filter(None, [f"not visible in the catalog: {about}", one.detail, implied])), ran)
+        about = (
+            "owners and privileges are not compared"
+            if one.changes
+            else "data"
+            if one.data
+            else "no change in the catalog"
+        )
+        return _Verdict(
+            "DATA", "; ".join(filter(None, [f"not visible in the catalog: {about}", one.detail, implied])), ran
+        )
 
     def _implied(self, number: int, traced: Sequence[_Verdict | None] = ()) -> tuple[str, bool | None]:
         """Did a statement without trace run, in words and as a value?  Statements of one transaction share their fate, and order tells the rest."""
@@ -150,7 +187,10 @@ class _Judge:
         if set(fates) == {"DONE"}:
             return f"it ran: its transaction committed (operation {fates['DONE']} is there)", True
         if set(fates) == {"NOT_DONE"}:
-            return f"it did not run, or was rolled back with its transaction (operation {fates['NOT_DONE']} is missing)", False
+            return (
+                f"it did not run, or was rolled back with its transaction (operation {fates['NOT_DONE']} is missing)",
+                False,
+            )
         if number <= min(self.joint):
             return "it ran: a later operation is there", True
         if number > max(self.joint):
@@ -171,17 +211,25 @@ def _expected_homes(replay: Replay) -> frozenset[Key]:
     """Tables and columns that must be there before, during and after the revision."""
     base = () if replay.base is None else zip(replay.base["kind"], replay.base["identity"], strict=True)
     touched = {(change.kind, change.identity) for one in replay.statements for change in one.changes}
-    return frozenset((kind, identity) for kind, identity in base if kind in ("table", "column") and (kind, identity) not in touched)
+    return frozenset(
+        (kind, identity) for kind, identity in base if kind in ("table", "column") and (kind, identity) not in touched
+    )
 
 
 def _home(key: Key) -> tuple[Key, ...]:
     """What an object lies in: a default in a column, a column in a table."""
     kind, identity = key
-    owner = ("column", identity) if kind in ("default", "not_null") else ("table", re.sub(r'\.(?:"(?:[^"]|"")+"|[^."]+)$', "", identity))
+    owner = (
+        ("column", identity)
+        if kind in ("default", "not_null")
+        else ("table", re.sub(r'\.(?:"(?:[^"]|"")+"|[^."]+)$', "", identity))
+    )
     return (owner, *_home(owner)) if owner[0] == "column" else (owner,)
 
 
-def _objects(statements: Sequence[Statement], now: Mapping[Key, str], homes: frozenset[Key], *, cross: bool) -> dict[Key, _Object]:
+def _objects(
+    statements: Sequence[Statement], now: Mapping[Key, str], homes: frozenset[Key], *, cross: bool
+) -> dict[Key, _Object]:
     """Follow every object through the statements.  One whose table is missing is in no state: its absence means nothing."""
     states: dict[Key, list[str | None]] = {}
     for number, one in enumerate(statements, 1):
@@ -191,7 +239,9 @@ def _objects(statements: Sequence[Statement], now: Mapping[Key, str], homes: fro
     found = {}
     for key, line in states.items():
         live = now.get(key)
-        fits = frozenset(n for n, state in enumerate(line) if _level(key[0], state, cross=cross) == _level(key[0], live, cross=cross))
+        fits = frozenset(
+            n for n, state in enumerate(line) if _level(key[0], state, cross=cross) == _level(key[0], live, cross=cross)
+        )
         lost = next((home for home in _home(key) if home in homes and home not in now), None)
         found[key] = _Object(key, tuple(line), live, frozenset() if lost else fits, _name(lost) if lost else "")
     return found

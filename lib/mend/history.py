@@ -7,19 +7,15 @@ What alembic itself would say needs the project's interpreter: see ``project`` a
 from __future__ import annotations
 
 import ast
-import configparser
 import hashlib
 import re
-import subprocess
-import sys
-import tomllib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mend import queries
+from mend import locations, queries
 from mend.errors import PrivilegeMissing, ProjectBroken, RevisionNotFound
 from mend.lint import lint_files
 from mend.project import Environment, Project, environment, find_python
@@ -28,7 +24,19 @@ if TYPE_CHECKING:
     import pandas
     from sqlalchemy import ColumnClause, Connection
 
-__all__ = ["Environment", "History", "Project", "Revision", "environment", "find_python", "lint", "pending", "read", "version_rows", "version_tables"]
+__all__ = [
+    "Environment",
+    "History",
+    "Project",
+    "Revision",
+    "environment",
+    "find_python",
+    "lint",
+    "pending",
+    "read",
+    "version_rows",
+    "version_tables",
+]
 
 ID_LENGTH = 32  # alembic_version.version_num is varchar(32)
 _MARKER = re.compile(r"^(<{7}|>{7}|\|{7})( |$)", re.MULTILINE)
@@ -86,7 +94,10 @@ class History:
     def missing_parents(self) -> dict[str, tuple[str, ...]]:
         """Revision id to the parents and dependencies that no file has: alembic dies of them with a KeyError."""
         labels = {label for one in self.files for label in one.labels}
-        lacking = {one.id: tuple(p for p in one.down + one.depends_on if p not in labels and not self.named(p)) for one in self.files}
+        lacking = {
+            one.id: tuple(p for p in one.down + one.depends_on if p not in labels and not self.named(p))
+            for one in self.files
+        }
         return {revision: parents for revision, parents in lacking.items() if parents}
 
     @property
@@ -170,18 +181,34 @@ def read(alembic_ini: Path, *, python: Path | None = None) -> History:
 
     Raises: ProjectBroken when alembic.ini or the directory that it names cannot be read.
     """
-    options = _options(alembic_ini)
+    options = locations.options(alembic_ini)
     location = options.get("script_location")
     if not location:
-        raise ProjectBroken(f"{alembic_ini} has no script_location. Nothing was changed. Name alembic's own configuration file with --alembic-ini.")
-    find = _Finder(alembic_ini, options, python)
+        raise ProjectBroken(
+            f"{alembic_ini} has no script_location. Nothing was changed. Name alembic's own configuration file with --alembic-ini."
+        )
+    find = locations.Finder(alembic_ini, options, python)
     scripts = find.directory(location)
     if not scripts.is_dir():
-        raise ProjectBroken(f"{alembic_ini} names the directory {scripts}, which does not exist. Nothing was changed. Correct script_location.")
-    named = _split_locations(options)
-    locations = tuple(find.directory(one) for one in named) if named else (scripts / "versions",)
-    paths = sorted({path.resolve() for place in locations for path in _revision_files(place, recursive=_true(options, "recursive_version_locations"))})
-    history = History(alembic_ini.absolute(), scripts, locations, tuple(_read_revision(path) for path in paths), _digest([alembic_ini, scripts / "env.py", *paths]))
+        raise ProjectBroken(
+            f"{alembic_ini} names the directory {scripts}, which does not exist. Nothing was changed. Correct script_location."
+        )
+    named = locations.version_locations(options)
+    places = tuple(find.directory(one) for one in named) if named else (scripts / "versions",)
+    paths = sorted(
+        {
+            path.resolve()
+            for place in places
+            for path in _revision_files(place, recursive=locations.true(options, "recursive_version_locations"))
+        }
+    )
+    history = History(
+        alembic_ini.absolute(),
+        scripts,
+        places,
+        tuple(_read_revision(path) for path in paths),
+        _digest([alembic_ini, scripts / "env.py", *paths]),
+    )
     return replace(history, files=tuple(_judged(one, history) for one in history.files))
 
 
@@ -230,83 +257,6 @@ def lint(history: History) -> pandas.DataFrame:
     return frame.astype({"file": "str", "line": "int64", "finding": "str", "says": "str"})
 
 
-def _options(alembic_ini: Path) -> dict[str, str]:
-    """The [alembic] section, under it [tool.alembic] of a pyproject.toml beside it."""
-    parser = configparser.ConfigParser({"here": str(alembic_ini.absolute().parent)})
-    try:
-        parser.read_string(alembic_ini.read_text(encoding="utf-8"), str(alembic_ini))
-    except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        raise ProjectBroken(f"{alembic_ini} cannot be read: {error}. Nothing was changed. Name the project's alembic.ini with --alembic-ini.") from error
-    options = _pyproject_options(alembic_ini.absolute().parent)
-    for name in parser["alembic"] if parser.has_section("alembic") else ():
-        try:
-            options[name] = parser.get("alembic", name)
-        except configparser.InterpolationError:
-            options[name] = parser.get("alembic", name, raw=True)  # a bare % in an address; alembic minds only where it is used
-    return options
-
-
-def _pyproject_options(folder: Path) -> dict[str, str]:
-    try:
-        table: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {}).get("alembic", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return {}
-    here = {"here": str(folder)}
-    texts = {key: "\n".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in table.items()}
-    return {key: re.sub(r"%\(here\)s", lambda _: here["here"], value) for key, value in texts.items()}
-
-
-def _true(options: dict[str, str], name: str) -> bool:
-    return options.get(name, "").strip().lower() in ("true", "1", "yes", "on")
-
-
-def _split_locations(options: dict[str, str]) -> list[str]:
-    """version_locations, parted as alembic parts it: path_separator, its old name, else commas and spaces."""
-    text = options.get("version_locations", "")
-    separator = options.get("path_separator") or options.get("version_path_separator") or ""
-    if "\n" in text.strip():
-        separator = separator or "newline"
-    signs = {"space": r"\s+", "newline": r"\n+", "os": re.escape(":" if sys.platform != "win32" else ";"), ":": ":", ";": ";"}
-    return [part.strip() for part in re.split(signs.get(separator, r",\s*|\s+"), text) if part.strip()]
-
-
-class _Finder:
-    """From a configured location to a directory; relative ones start where alembic.ini is, as the command is run there."""
-
-    def __init__(self, alembic_ini: Path, options: dict[str, str], python: Path | None) -> None:
-        self.here = alembic_ini.absolute().parent
-        self.prepended = [self.here / part for part in re.split(r"[:;,\s]+", options.get("prepend_sys_path", ".")) if part]
-        self.python = python or find_python(alembic_ini)
-
-    def directory(self, location: str) -> Path:
-        package, colon, rest = location.partition(":")
-        if not colon or len(package) == 1 or "/" in package:  # C:\... is a path
-            return self.here / location
-        found = self._package(package)
-        if found is None:
-            raise ProjectBroken(
-                f"No package {package} for {location!r} was found with {self.python}. Nothing was changed. "
-                "Name the interpreter of the project's virtual environment with --python."
-            )
-        return found / rest
-
-    def _package(self, name: str) -> Path | None:
-        parts = Path(*name.split("."))
-        venv = self.python.parent.parent
-        sites = [*self.prepended, *venv.glob("lib/python*/site-packages"), venv / "Lib" / "site-packages"]
-        return next((site / parts for site in sites if (site / parts / "__init__.py").is_file()), None) or self._asked(name)
-
-    def _asked(self, name: str) -> Path | None:
-        """Ask the project's interpreter: an editable install can lie anywhere."""
-        code = "import importlib.util, sys; sys.path[:0] = sys.argv[2:]; s = importlib.util.find_spec(sys.argv[1]); print(list(s.submodule_search_locations)[0])"
-        command = [str(self.python), "-c", code, name, *map(str, self.prepended)]
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, cwd=self.here)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return Path(answer.stdout.strip().splitlines()[-1]) if answer.returncode == 0 and answer.stdout.strip() else None
-
-
 def _revision_files(place: Path, *, recursive: bool) -> Iterator[Path]:
     for path in place.glob("**/*.py" if recursive else "*.py"):
         if not path.name.startswith((".#", "__init__")) and "__pycache__" not in path.parts and path.is_file():
@@ -331,7 +281,13 @@ def _read_revision(path: Path) -> Revision:
     except (SyntaxError, ValueError, RecursionError) as error:
         marker = _MARKER.search(text)
         line = text.count("\n", 0, marker.start()) + 1 if marker else getattr(error, "lineno", 0)
-        return _guessed(path, text, f"merge conflict marker in line {line}" if marker else f"syntax error in line {line}: {getattr(error, 'msg', error)}")
+        return _guessed(
+            path,
+            text,
+            f"merge conflict marker in line {line}"
+            if marker
+            else f"syntax error in line {line}: {getattr(error, 'msg', error)}",
+        )
     except OSError as error:
         return Revision("", (), (), (), path, problem=f"cannot be read: {error.strerror}")
     return _from_tree(path, tree)
@@ -352,7 +308,10 @@ def _from_tree(path: Path, tree: ast.Module) -> Revision:
         old_style = re.match(r"([a-f0-9]+)\.py$", path.name)
         revision = old_style.group(1) if old_style else ""
         problems += [] if revision or problems else ["no revision id"]
-    if not any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ImportFrom)) and _defines_upgrade(node) for node in tree.body):
+    if not any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ImportFrom)) and _defines_upgrade(node)
+        for node in tree.body
+    ):
         problems.append("no upgrade()")
     down, depends, labels = (_texts(values.get(name)) for name in ("down_revision", "depends_on", "branch_labels"))
     return Revision(revision, down, depends, labels, path, doc, "; ".join(problems))
@@ -385,7 +344,15 @@ def _guessed(path: Path, text: str, problem: str) -> Revision:
         line = re.search(_ASSIGNED.format(name), text, re.MULTILINE)
         found[name] = tuple(re.findall(r"[\"']([^\"']+)[\"']", line.group(1))) if line else ()
     first = (re.match(r"\s*[\"']{3}(.*)", text) or [""] * 2)[1]
-    return Revision((found["revision"] or ("",))[0], found["down_revision"], found["depends_on"], found["branch_labels"], path, first.strip(), problem)
+    return Revision(
+        (found["revision"] or ("",))[0],
+        found["down_revision"],
+        found["depends_on"],
+        found["branch_labels"],
+        path,
+        first.strip(),
+        problem,
+    )
 
 
 def _judged(one: Revision, history: History) -> Revision:

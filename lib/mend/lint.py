@@ -50,7 +50,11 @@ def _in_revision(tree: ast.Module) -> Iterator[tuple[int, str]]:
         if name in functions and name not in seen:
             seen.add(name)
             yield from _in_function(functions[name])
-            todo += [node.func.id for node in ast.walk(functions[name]) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+            todo += [
+                node.func.id
+                for node in ast.walk(functions[name])
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            ]
 
 
 def _in_function(function: Function) -> Iterator[tuple[int, str]]:
@@ -74,26 +78,47 @@ def _in_call(call: ast.Call, sessions: set[str]) -> Iterator[tuple[int, str]]:
         yield call.lineno, "own_engine"
     elif name in ("execute", "text", "exec_driver_sql"):
         for argument in call.args[:1]:
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and _ends_transaction(argument.value):
+            if (
+                isinstance(argument, ast.Constant)
+                and isinstance(argument.value, str)
+                and _ends_transaction(argument.value)
+            ):
                 yield call.lineno, "commit_text"
 
 
 def _ends_transaction(sql: str) -> bool:
     outside = re.sub(r"\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|--[^\n]*", "''", sql, flags=re.DOTALL)
-    return any(re.match(r"\s*(commit|rollback(?!\s+to)|end)\s*(work|transaction)?\s*$", part, re.IGNORECASE) for part in outside.split(";"))
+    return any(
+        re.match(r"\s*(commit|rollback(?!\s+to)|end)\s*(work|transaction)?\s*$", part, re.IGNORECASE)
+        for part in outside.split(";")
+    )
 
 
 def _called(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+    return (
+        call.func.attr
+        if isinstance(call.func, ast.Attribute)
+        else call.func.id
+        if isinstance(call.func, ast.Name)
+        else ""
+    )
 
 
 def _sessions(function: Function) -> set[str]:
     """Names that hold an ORM session: assigned from, or opened by, something that is called ...session...(...)."""
     names = set()
     for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and "session" in ast.unparse(node.value.func).lower():
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and "session" in ast.unparse(node.value.func).lower()
+        ):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name) and "session" in ast.unparse(node.context_expr).lower():
+        elif (
+            isinstance(node, ast.withitem)
+            and isinstance(node.optional_vars, ast.Name)
+            and "session" in ast.unparse(node.context_expr).lower()
+        ):
             names.add(node.optional_vars.id)
     return names
 
@@ -108,12 +133,20 @@ def _swallows(node: ast.Try) -> bool:
 
 def is_autocommit(node: ast.With) -> bool:
     """Whether a block is op.get_context().autocommit_block()."""
-    return any(isinstance(item.context_expr, ast.Call) and _called(item.context_expr) == "autocommit_block" for item in node.items)
+    return any(
+        isinstance(item.context_expr, ast.Call) and _called(item.context_expr) == "autocommit_block"
+        for item in node.items
+    )
 
 
 def _operations(nodes: Iterable[ast.stmt]) -> list[ast.Call]:
     """Calls that send SQL, as far as a reader can see."""
-    calls = [node for statement in nodes for node in ast.walk(statement) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    calls = [
+        node
+        for statement in nodes
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
     owners = {"op", "batch_op", "conn", "connection", "bind", "session"}
     return [c for c in calls if isinstance(c.func, ast.Attribute) and isinstance(c.func.value, ast.Name) and c.func.value.id in owners
             and c.func.attr not in ("get_context", "get_bind", "f", "inline_literal", "close")]  # fmt: skip
@@ -123,7 +156,13 @@ def _in_autocommit(block: ast.With, function: Function) -> Iterator[tuple[int, s
     inside = _operations(block.body)
     if len(_operations(function.body)) > len(inside):
         yield block.lineno, "autocommit_in_the_middle"
-    if sum("if exists" not in ast.unparse(call).lower() and "if_exists=True" not in ast.unparse(call) for call in inside) > 1:
+    if (
+        sum(
+            "if exists" not in ast.unparse(call).lower() and "if_exists=True" not in ast.unparse(call)
+            for call in inside
+        )
+        > 1
+    ):
         yield block.lineno, "autocommit_several"  # a drop of what may be left over can be repeated: it does not count
 
 
@@ -133,7 +172,10 @@ def _in_env(tree: ast.Module) -> Iterator[tuple[int, str]]:
     in_functions = {id(node) for one in functions for node in ast.walk(one)}
     scopes: list[tuple[ast.AST, set[int]]] = [*((one, set[int]()) for one in functions), (tree, in_functions)]
     for scope, inner in scopes:
-        calls = sorted((n for n in ast.walk(scope) if isinstance(n, ast.Call) and id(n) not in inner), key=lambda c: (c.lineno, c.col_offset))
+        calls = sorted(
+            (n for n in ast.walk(scope) if isinstance(n, ast.Call) and id(n) not in inner),
+            key=lambda c: (c.lineno, c.col_offset),
+        )
         open_since = 0
         for call in calls:
             name = _called(call)

@@ -24,7 +24,12 @@ from mend.errors import ProjectBroken, WrongDatabase
 from mend.target import redact
 
 PROBE = Path(__file__).with_name("probe") / "__main__.py"
-READ_ONLY = {"default_transaction_read_only": "on", "lock_timeout": "500", "statement_timeout": "15000", "application_name": "mend:probe"}
+READ_ONLY = {
+    "default_transaction_read_only": "on",
+    "lock_timeout": "500",
+    "statement_timeout": "15000",
+    "application_name": "mend:probe",
+}
 Event = dict[str, Any]
 
 
@@ -78,9 +83,15 @@ def find_python(alembic_ini: Path, configured: str | Path = "") -> Path:
     if configured:
         python = Path(os.path.abspath(alembic_ini.parent / Path(configured).expanduser()))  # noqa: PTH100 a venv's python is a link: keep it
         if not (python.is_file() and os.access(python, os.X_OK)):
-            raise ProjectBroken(f"{python} is not a Python interpreter. Nothing was changed. Correct `python =` in mend.toml, or --python.")
+            raise ProjectBroken(
+                f"{python} is not a Python interpreter. Nothing was changed. Correct `python =` in mend.toml, or --python."
+            )
         return python
-    homes = [alembic_ini.absolute().parent / ".venv", alembic_ini.absolute().parent / "venv", Path(os.environ.get("VIRTUAL_ENV") or "/nowhere")]
+    homes = [
+        alembic_ini.absolute().parent / ".venv",
+        alembic_ini.absolute().parent / "venv",
+        Path(os.environ.get("VIRTUAL_ENV") or "/nowhere"),
+    ]
     places = [home / part for home in homes for part in ("bin/python", "Scripts/python.exe")]
     return next((place for place in places if place.is_file()), Path(sys.executable))
 
@@ -98,7 +109,9 @@ def environment(project: Project, *, timeout_s: float = 60) -> Environment:
     events = ask(project, {"action": "env", "settings": READ_ONLY}, timeout_s=timeout_s)
     told = one(events, "environment")
     first, *others = told["contexts"]
-    strange = [c for c in others if (c["system_identifier"], c["database"]) != (first["system_identifier"], first["database"])]
+    strange = [
+        c for c in others if (c["system_identifier"], c["database"]) != (first["system_identifier"], first["database"])
+    ]
     if strange:
         raise ProjectBroken(
             f"env.py of {project.alembic_ini} migrates several databases: {first['database']} and {strange[0]['database']}. "
@@ -112,7 +125,9 @@ def environment(project: Project, *, timeout_s: float = 60) -> Environment:
     )  # fmt: skip
 
 
-def ask(project: Project, request: Mapping[str, Any], *, timeout_s: float, on_event: Callable[[Event], None] | None = None) -> list[Event]:
+def ask(
+    project: Project, request: Mapping[str, Any], *, timeout_s: float, on_event: Callable[[Event], None] | None = None
+) -> list[Event]:
     """Run the probe once and return its events, the last one being ``done``, ``environment`` or ``error``.
 
     An event with ``wait`` is answered after ``on_event`` returned: what on_event wrote down is on disk before the child goes on.
@@ -149,7 +164,9 @@ def broken(error: Event) -> ProjectBroken | WrongDatabase:
     """Our error for what the project raised, with the last lines that it printed."""
     what = redact(f"{error['kind']}: {str(error['message']).strip()}")
     if error["refused"]:
-        return WrongDatabase(f"{redact(str(error['message']))}. Nothing further was sent. Check the address that env.py uses.")
+        return WrongDatabase(
+            f"{redact(str(error['message']))}. Nothing further was sent. Check the address that env.py uses."
+        )
     return ProjectBroken(
         f"The project's own code failed: {what}. Nothing was changed. Make `alembic current` work with the same interpreter "
         f"and environment variables, then run again. It printed last:\n{error['printed']}",
@@ -165,10 +182,14 @@ def _start(project: Project, printed: IO[bytes]) -> subprocess.Popen[str]:
             cwd=project.alembic_ini.absolute().parent, env=environ, start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        raise ProjectBroken(f"The interpreter {project.python} could not be started: {error}. Nothing was changed. Name another with --python.") from error
+        raise ProjectBroken(
+            f"The interpreter {project.python} could not be started: {error}. Nothing was changed. Name another with --python."
+        ) from error
 
 
-def _converse(child: subprocess.Popen[str], request: Mapping[str, Any], on_event: Callable[[Event], None] | None) -> list[Event]:
+def _converse(
+    child: subprocess.Popen[str], request: Mapping[str, Any], on_event: Callable[[Event], None] | None
+) -> list[Event]:
     assert child.stdin
     assert child.stdout
     events: list[Event] = []

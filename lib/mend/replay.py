@@ -6,32 +6,31 @@ start from nothing: the revision is tried on a copy of the live schema, and what
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
-from mend import settings
 from mend.catalog import SNAPSHOT_SQL, Change
 from mend.compare import compare, operations
 from mend.errors import ReplayFailed
 from mend.history import History, read
-from mend.project import PROBE, Event, Project, ask, broken
+from mend.project import Event, Project, ask, broken
+from mend.recording import Replay, Statement
+from mend.replay_cache import Kept
 from mend.scratch import Scratch, copy_schema, load
-
-if TYPE_CHECKING:
-    import pandas
 
 __all__ = ["Replay", "Scratch", "Statement", "compare", "operations", "replay"]
 
 Progress = Callable[[int, int, str], None]
-MISSING_BEFOREHAND = {"3F000", "42704", "42883"}  # a schema, a type or a function that a DBA made before the first revision
-CACHED = 200
+MISSING_BEFOREHAND = {
+    "3F000",
+    "42704",
+    "42883",
+}  # a schema, a type or a function that a DBA made before the first revision
 TRIED = "the revision was tried on a copy of the live schema: states of objects are compared, but not with a history"
 LOOKS = "upgrade() looks at the catalog before it acts: operations that it skips on this database are not listed"
 PREPARED = """
@@ -40,55 +39,6 @@ select format('create schema if not exists %I', nspname) from pg_catalog.pg_name
 union all
 select format('create extension if not exists %I with schema %I cascade', extname, nspname)
   from pg_catalog.pg_extension as e join pg_catalog.pg_namespace as n on n.oid = e.extnamespace where extname <> 'plpgsql'"""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One statement that upgrade() sends.
-
-    ``operation`` counts operations from 1, ``index`` statements within one from 1.  ``rendered`` False: ``sql`` has open
-    parameters and cannot be run as it is.  ``segment``: statements with the same number are committed together.
-    ``data``: it changes rows at most.  ``verdict`` and ``detail`` are the trial's, for what its changes cannot show.
-    """
-
-    revision: str
-    operation: int
-    index: int
-    op: str
-    says: str
-    sql: str
-    rendered: bool
-    autocommit: bool
-    segment: int
-    changes: tuple[Change, ...]
-    data: bool
-    search_path: str = ""
-    settings: tuple[str, ...] = ()
-    verdict: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A revision as it ran in scratch.
-
-    ``reads``: queries of user tables inside upgrade(): its statements may depend on rows, which scratch has not.
-    ``error``: why upgrade() itself failed there; then ``statements`` end where it failed.  ``stamped``, ``persisted``: was the
-    version row advanced, were the changes there for a new session?  False is a bug of the project (facts 1.1); None: not tried.
-    """
-
-    method: str
-    revision: str
-    base: pandas.DataFrame | None
-    statements: tuple[Statement, ...]
-    reads: tuple[str, ...]
-    error: str | None
-    stamped: bool | None
-    persisted: bool | None
-    warnings: tuple[str, ...]
-    server_version: str
-    seconds: float
-    cached: bool = False
 
 
 def replay(
@@ -124,7 +74,7 @@ def replay(
     started = time.monotonic()
     history = read(project.alembic_ini, python=project.python)
     revision = history.get(revision).id
-    kept = _Kept(project, history, revision, scratch, base)
+    kept = Kept(project, history, revision, scratch, base)
     found = kept.load()
     if found:
         return replace(found, seconds=time.monotonic() - started, cached=True)
@@ -143,11 +93,13 @@ class _Run:
     history: History
     revision: str
     scratch: Scratch
-    kept: _Kept
+    kept: Kept
     progress: Progress
     timeout_s: float
 
-    def any_way(self, live: Mapping[str, str] | None, base: Path | None, base_revision: str) -> tuple[Replay, list[Any]]:
+    def any_way(
+        self, live: Mapping[str, str] | None, base: Path | None, base_revision: str
+    ) -> tuple[Replay, list[Any]]:
         """From the base that was named, else from nothing, else from the live database's schemas and extensions, else by trial."""
         failure = self.kept.load_failure() if live else None
         events = [failure] if failure else self._from_base(base, base_revision) if base else self._from_nothing(())
@@ -158,7 +110,9 @@ class _Run:
             prepared = self._prepared(live)
             again = self._from_nothing(prepared)
             if _reached(again):
-                return self._replay("history", again, ["schemas and extensions of the live database were made beforehand"])
+                return self._replay(
+                    "history", again, ["schemas and extensions of the live database were made beforehand"]
+                )
         if error["event"] != "error" or live is None:
             raise self._failed(error)
         self.kept.save_failure(error)
@@ -189,9 +143,18 @@ class _Run:
 
     def _ask(self, action: str, place: Mapping[str, str], **more: Any) -> list[Event]:
         parents = [one for one in self.history.ordered() if one in self.history.parents(self.revision)]
-        request = {"action": action, "revision": self.revision, "parents": parents, "snapshot_sql": SNAPSHOT_SQL, "scratch": dict(place), **more}
+        request = {
+            "action": action,
+            "revision": self.revision,
+            "parents": parents,
+            "snapshot_sql": SNAPSHOT_SQL,
+            "scratch": dict(place),
+            **more,
+        }
         events = ask(self.project, request, timeout_s=self.timeout_s, on_event=self._show)
-        return [*events[:-1], {"event": "seen", **self._look(events, place)}, events[-1]] if _reached(events) else events
+        return (
+            [*events[:-1], {"event": "seen", **self._look(events, place)}, events[-1]] if _reached(events) else events
+        )
 
     def _show(self, event: Event) -> None:
         if event["event"] == "revision":
@@ -204,15 +167,27 @@ class _Run:
             rows = conn.execute(SNAPSHOT_SQL).fetchall()
             named = psycopg.sql.Identifier(*filter(None, [context["version_table_schema"], context["version_table"]]))
             there = conn.execute("select to_regclass(%s) is not null", [named.as_string(conn)]).fetchone()
-            versions = conn.execute(psycopg.sql.SQL("select version_num from {}").format(named)).fetchall() if there and there[0] else []
-        return {"rows": [list(row) for row in rows], "versions": [row[0] for row in versions], "table": context["version_table"]}
+            versions = (
+                conn.execute(psycopg.sql.SQL("select version_num from {}").format(named)).fetchall()
+                if there and there[0]
+                else []
+            )
+        return {
+            "rows": [list(row) for row in rows],
+            "versions": [row[0] for row in versions],
+            "table": context["version_table"],
+        }
 
     def _prepared(self, live: Mapping[str, str]) -> tuple[str, ...]:
         try:
-            with psycopg.connect(**{**live, "options": f"{live.get('options', '')} -c default_transaction_read_only=on"}) as conn:  # type: ignore[arg-type]
+            with psycopg.connect(
+                **{**live, "options": f"{live.get('options', '')} -c default_transaction_read_only=on"}
+            ) as conn:  # type: ignore[arg-type]
                 return tuple(row[0] for row in conn.execute(PREPARED))
         except psycopg.Error as error:
-            raise ReplayFailed(f"The live database's schemas could not be read: {str(error).strip()}. Nothing was changed.") from error
+            raise ReplayFailed(
+                f"The live database's schemas could not be read: {str(error).strip()}. Nothing was changed."
+            ) from error
 
     def _failed(self, error: Event) -> Exception:
         """The error of a run that never came to the revision."""
@@ -237,7 +212,12 @@ class _Run:
         base = next(e["rows"] for e in events if e["event"] == "base")
         seen = next(e for e in events if e["event"] == "seen")
         statements = _statements(self.revision, [e for e in events if e["event"] == "statement"])
-        error = f"{last['kind']}: {_first_line(last['message'])}" + (f" (SQLSTATE {last['sqlstate']})" if last["sqlstate"] else "") if last["event"] == "error" else None
+        error = (
+            f"{last['kind']}: {_first_line(last['message'])}"
+            + (f" (SQLSTATE {last['sqlstate']})" if last["sqlstate"] else "")
+            if last["event"] == "error"
+            else None
+        )
         if error and last["sql"]:
             error = f"{error}, in: {last['sql']}"
         judged = method == "history" and not error
@@ -301,64 +281,13 @@ def _unrecorded(statements: tuple[Statement, ...], base: list[list[str]], seen: 
     """What changed although no recorded statement did it: SQL sent past SQLAlchemy, on the driver's own cursor."""
     expected = {(kind, identity): text for kind, identity, text in base} | _final(statements)
     there = {(kind, identity): text for kind, identity, text in seen["rows"]}
-    strange = sorted(key for key in expected.keys() | there.keys() if expected.get(key) != there.get(key) and seen["table"] not in key[1])
-    return [f"changed by SQL that mend could not record: {', '.join(f'{k} {i}' for k, i in strange[:5])}"] if strange else []
-
-
-class _Kept:
-    """The cache: one file per revision, valid while the history, its imports, the interpreter and the server's version are the same."""
-
-    def __init__(self, project: Project, history: History, revision: str, scratch: Scratch, base: Path | None) -> None:
-        self.history = history
-        packages = [[str(p), p.stat().st_mtime_ns] for p in sorted(project.python.parent.parent.glob("lib/python*/site-packages"))]
-        dump = hashlib.sha256(base.read_bytes()).hexdigest() if base else ""
-        facts = [history.digest, revision, str(project.python), packages, scratch.version, scratch.major, dump, list(scratch.roles)]
-        own = [SNAPSHOT_SQL, *(path.read_text(encoding="utf-8") for path in [Path(__file__), *sorted(PROBE.parent.glob("*.py"))])]
-        key = hashlib.sha256(json.dumps([*facts, *own]).encode()).hexdigest()
-        self.path = settings.home() / "cache" / "replay" / f"{key[:32]}.json"
-
-    def load(self) -> Replay | None:
-        import pandas
-
-        kept = self._read()
-        if not kept or "replay" not in kept:
-            return None
-        made = kept["replay"]
-        statements = tuple(
-            Statement(**{**one, "changes": tuple(Change(**c) for c in one["changes"]), "settings": tuple(one["settings"])}) for one in made["statements"]
-        )
-        base = pandas.DataFrame(made["base"], columns=["kind", "identity", "definition"], dtype="str")
-        return Replay(**{**made, "statements": statements, "base": base, "reads": tuple(made["reads"]), "warnings": tuple(made["warnings"])})
-
-    def load_failure(self) -> Event | None:
-        """How the history failed to start from an empty database, so that it is not tried again each time."""
-        kept = self._read()
-        failure: Event | None = kept.get("failure") if kept else None
-        return failure
-
-    def save(self, made: Replay, modules: list[Any]) -> None:
-        assert made.base is not None
-        self._write({"modules": modules, "replay": {**asdict(replace(made, base=None)), "base": made.base.to_numpy().tolist()}})
-
-    def save_failure(self, error: Event) -> None:
-        self._write({"modules": error.get("modules", []), "failure": error})
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            kept: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-            return None if any(_file_digest(path) != digest for path, digest in kept["modules"]) else kept
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # absent, cut off, or of another version of mend: it is made again
-
-    def _write(self, content: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{time.monotonic_ns()}.new")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(self.path)
-        for old in sorted(self.path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-CACHED]:
-            old.unlink(missing_ok=True)
-
-
-def _file_digest(path: str) -> str:
-    file = Path(path)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    strange = sorted(
+        key
+        for key in expected.keys() | there.keys()
+        if expected.get(key) != there.get(key) and seen["table"] not in key[1]
+    )
+    return (
+        [f"changed by SQL that mend could not record: {', '.join(f'{k} {i}' for k, i in strange[:5])}"]
+        if strange
+        else []
+    )

@@ -58,7 +58,9 @@ class Scratch:
         self._entered += 1
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._entered -= 1
         if not self._entered:
             self._server = None
@@ -76,7 +78,11 @@ class Scratch:
     def warning(self) -> str:
         """What a reader must know about definitions made here; '' when the versions are the same."""
         own = int(self.version.split(".")[0])
-        return "" if own == self.major else f"expected definitions were made by PostgreSQL {own}, the target runs {self.major}"
+        return (
+            ""
+            if own == self.major
+            else f"expected definitions were made by PostgreSQL {own}, the target runs {self.major}"
+        )
 
     @contextmanager
     def database(self) -> Iterator[dict[str, str]]:
@@ -110,7 +116,9 @@ class Scratch:
         address = dict(self.address) or {"conninfo": self._private().url().replace("+psycopg", "", 1)}
         conninfo = address.pop("conninfo", "")
         try:
-            conn = psycopg.connect(conninfo, **{"connect_timeout": "10", **address}, autocommit=True, application_name="mend:scratch")  # type: ignore[arg-type]
+            conn = psycopg.connect(
+                conninfo, **{"connect_timeout": "10", **address}, autocommit=True, application_name="mend:scratch"
+            )  # type: ignore[arg-type]
         except psycopg.Error as error:
             raise ScratchUnavailable(
                 f"The scratch server does not answer: {redact(str(error).strip())}. The target was not touched. "
@@ -154,7 +162,15 @@ def copy_schema(live: Keywords, place: Keywords, *, major: int) -> None:
     """
     pg_dump, psql = _clients(major)
     read_only = "-c default_transaction_read_only=on -c statement_timeout=60s"
-    command = [pg_dump, "--schema-only", "--no-owner", "--no-privileges", "--no-subscriptions", "--no-tablespaces", "--lock-wait-timeout=5s"]
+    command = [
+        pg_dump,
+        "--schema-only",
+        "--no-owner",
+        "--no-privileges",
+        "--no-subscriptions",
+        "--no-tablespaces",
+        "--lock-wait-timeout=5s",
+    ]
     dumped = _run(command, live, options=read_only)
     load(dumped, place, psql=psql)
 
@@ -197,9 +213,20 @@ def _run(command: list[str], place: Keywords, *, given: str = "", options: str =
         environ["PGPASSWORD"] = password
     arguments = [*command, "--no-password", f"--dbname={make_conninfo(**place)}"]
     try:
-        answer = subprocess.run(arguments, input=given, capture_output=True, text=True, encoding="utf-8", env=environ, timeout=300, check=False)
+        answer = subprocess.run(
+            arguments,
+            input=given,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env=environ,
+            timeout=300,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
-        raise ReplayFailed(f"{Path(command[0]).name} did not finish within 300 s. The target was not changed. Try again when it is less busy.") from error
+        raise ReplayFailed(
+            f"{Path(command[0]).name} did not finish within 300 s. The target was not changed. Try again when it is less busy."
+        ) from error
     if answer.returncode:
         said = redact(answer.stderr.strip())[-1500:]
         raise ReplayFailed(f"{Path(command[0]).name} failed. The target was not changed. It said: {said}")
@@ -218,7 +245,9 @@ def _free_slot(root: Path, major: int) -> Iterator[Path]:
                 continue
             yield root / f"{major}-{number}"
             return
-    raise ScratchUnavailable(f"{SLOTS} other processes replay in {root} at this moment. The target was not touched. Try again when they are done.")
+    raise ScratchUnavailable(
+        f"{SLOTS} other processes replay in {root} at this moment. The target was not touched. Try again when they are done."
+    )
 
 
 def _execute(conn: psycopg.Connection[Any], statement: sql.Composed) -> None:

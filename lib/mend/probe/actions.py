@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-
 def tell_replay(project: Project, recorder: Recorder) -> None:
     """Actions ``replay`` and ``trial``: come to the revision's parents, run the revision, tell what it does."""
     asked, wire = project.asked, project.wire
@@ -113,7 +112,9 @@ def start_at(revisions: list[str]) -> None:
         if done or not revisions or set(found) == set(revisions):
             return found
         self._ensure_version_table()
-        table = ".".join('"%s"' % name.replace('"', '""') for name in (self.version_table_schema, self.version_table) if name)
+        table = ".".join(
+            '"%s"' % name.replace('"', '""') for name in (self.version_table_schema, self.version_table) if name
+        )
         query(self.connection, "delete from " + table)
         for revision in revisions:
             query(self.connection, "insert into %s values (%s)" % (table, literal(revision)))
@@ -139,7 +140,12 @@ def _make_version_schema() -> None:
 def tell_recorded(recorder: Recorder) -> None:
     for statement in recorder.statements:
         recorder.wire.tell("statement", **statement)
-    recorder.wire.tell("recorded", reads=list(dict.fromkeys(recorder.reads)), looks=recorder.looks, warnings=list(dict.fromkeys(recorder.warnings)))
+    recorder.wire.tell(
+        "recorded",
+        reads=list(dict.fromkeys(recorder.reads)),
+        looks=recorder.looks,
+        warnings=list(dict.fromkeys(recorder.warnings)),
+    )
 
 
 def main() -> None:

@@ -31,7 +31,9 @@ class Connects:
     def __init__(self, asked: dict[str, Any]) -> None:
         self.scratch: Optional[dict[str, str]] = asked.get("scratch")
         # In scratch only the project's own sessions can block each other: end that, it would last for ever.
-        self.settings: dict[str, str] = asked.get("settings") or ({"lock_timeout": SELF_DEADLOCK} if self.scratch else {})
+        self.settings: dict[str, str] = asked.get("settings") or (
+            {"lock_timeout": SELF_DEADLOCK} if self.scratch else {}
+        )
         self.expected: Optional[dict[str, Any]] = asked.get("expected")
         self.opened = 0
         self._ours: Any = weakref.WeakSet()
@@ -78,10 +80,14 @@ class Connects:
     def _psycopg2(self, module: Any) -> None:
         original = module.connect
 
-        def connect(dsn: Any = None, connection_factory: Any = None, cursor_factory: Any = None, **keywords: Any) -> Any:
+        def connect(
+            dsn: Any = None, connection_factory: Any = None, cursor_factory: Any = None, **keywords: Any
+        ) -> Any:
             given = {**(module.extensions.parse_dsn(dsn) if dsn else {}), **keywords}
             given["dbname"] = given.pop("database", None) or given.get("dbname")
-            raw = original(connection_factory=connection_factory, cursor_factory=cursor_factory, **self.arguments(given))
+            raw = original(
+                connection_factory=connection_factory, cursor_factory=cursor_factory, **self.arguments(given)
+            )
             with raw.cursor(cursor_factory=module.extensions.cursor) as cursor:
                 self._vet(raw, *self._asked(cursor))
             raw.rollback()

@@ -117,7 +117,9 @@ class Recorder:
             if outermost:
                 self._label = None
 
-    def _before_cursor_execute(self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+    def _before_cursor_execute(
+        self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    ) -> None:
         self.draft = None
         if not self.inside:
             return
@@ -158,7 +160,9 @@ class Recorder:
             "settings": list(self._settings), "changes": [], "verdict": "", "detail": "",
         }  # fmt: skip
 
-    def _after_cursor_execute(self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+    def _after_cursor_execute(
+        self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    ) -> None:
         draft, self.draft, self.failed_sql = self.draft, None, ""
         if draft is None:
             return
@@ -170,7 +174,9 @@ class Recorder:
             draft["changes"] = changed(before, self.look())
 
     def _is_foreign(self, conn: Any) -> bool:
-        return self._primary is not None and driver_connection(conn.connection) is not driver_connection(self._primary.connection)
+        return self._primary is not None and driver_connection(conn.connection) is not driver_connection(
+            self._primary.connection
+        )
 
     def _rendered(self, conn: Any, statement: str, parameters: Any, context: Any, many: bool) -> tuple[str, bool]:
         raw = driver_connection(conn.connection)
@@ -187,7 +193,11 @@ class Recorder:
         unknown = sorted(names - set(self._volatile))
         if unknown:
             listed = ", ".join("'%s'" % name for name in unknown)
-            rows = query(conn, "select distinct proname::text from pg_catalog.pg_proc where provolatile = 'v' and proname in (%s)" % listed)
+            rows = query(
+                conn,
+                "select distinct proname::text from pg_catalog.pg_proc where provolatile = 'v' and proname in (%s)"
+                % listed,
+            )
             self._volatile.update(dict.fromkeys(unknown, False), **{row[0]: True for row in rows})
         return any(self._volatile.get(name) for name in names)
 
@@ -218,13 +228,15 @@ class Recorder:
         if words[-1] in known:
             place = len(known) - 1 - known[::-1].index(words[-1])
             count = self._savepoints[place][1]
-            del self._savepoints[place + (words[0] == "rollback"):]
+            del self._savepoints[place + (words[0] == "rollback") :]
             if words[0] == "rollback":
                 self._forget(self.statements[:count])
 
     def _forget(self, kept: list[dict[str, Any]]) -> None:
         if len(kept) != len(self.statements):
-            self.warnings.append("upgrade() itself rolls %d of its statements back" % (len(self.statements) - len(kept)))
+            self.warnings.append(
+                "upgrade() itself rolls %d of its statements back" % (len(self.statements) - len(kept))
+            )
         self.statements = kept
         self._stale = True
 
@@ -243,7 +255,11 @@ def label_of(operation: Any) -> tuple[str, str]:
     op = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"(SQL)?Op$", "", type(operation).__name__)).lower()
     if op == "execute":
         return op, ""
-    table = getattr(operation, "table_name", None) or getattr(operation, "source_table", None) or getattr(operation, "table", None)
+    table = (
+        getattr(operation, "table_name", None)
+        or getattr(operation, "source_table", None)
+        or getattr(operation, "table", None)
+    )
     table = dotted(getattr(operation, "schema", None) or getattr(operation, "source_schema", None), table)
     column = getattr(operation, "column_name", None) or getattr(getattr(operation, "column", None), "name", None)
     name = getattr(operation, "index_name", None) or getattr(operation, "constraint_name", None)

@@ -57,7 +57,17 @@ def query(conn: Any, sql: str) -> list[Any]:
 def describe(context: Any) -> dict[str, Any]:
     """A migration context: whom it is connected to and how it was configured."""
     row = query(context.connection, IDENTITY)[0]
-    names = ("database", "database_oid", "role", "server_address", "server_port", "started_at", "search_path", "version_num", "may_control")
+    names = (
+        "database",
+        "database_oid",
+        "role",
+        "server_address",
+        "server_port",
+        "started_at",
+        "search_path",
+        "version_num",
+        "may_control",
+    )
     system = query(context.connection, SYSTEM)[0][0] if row[8] else None
     return {
         **dict(zip(names, row)),  # noqa: B905 python 3.9

@@ -89,9 +89,15 @@ def reads_user_tables(bare: str) -> bool:
 def with_literals(statement: str, parameters: Any) -> str:
     values = list(parameters or ())
     if re.search(r"\$\d", statement):
-        return re.sub(r"('(?:[^']|'')*')|\$(\d+)", lambda m: m.group(1) or literal(values[int(m.group(2)) - 1]), statement)
+        return re.sub(
+            r"('(?:[^']|'')*')|\$(\d+)", lambda m: m.group(1) or literal(values[int(m.group(2)) - 1]), statement
+        )
     given = iter(values)
-    return re.sub(r"%s|%%", lambda m: "%" if m.group() == "%%" else literal(next(given)), statement) if values else statement
+    return (
+        re.sub(r"%s|%%", lambda m: "%" if m.group() == "%%" else literal(next(given)), statement)
+        if values
+        else statement
+    )
 
 
 def literal(value: Any) -> str:
@@ -110,5 +116,9 @@ def literal(value: Any) -> str:
         return "array[%s]" % ", ".join(map(literal, value))
     if isinstance(value, (str, datetime.date, datetime.time, uuid.UUID)):
         text = value if isinstance(value, str) else str(value)
-        return ("E'%s'" % text.replace("\\", "\\\\").replace("'", "''")) if "\\" in text else "'%s'" % text.replace("'", "''")
+        return (
+            ("E'%s'" % text.replace("\\", "\\\\").replace("'", "''"))
+            if "\\" in text
+            else "'%s'" % text.replace("'", "''")
+        )
     raise TypeError("no literal for %s" % type(value).__name__)

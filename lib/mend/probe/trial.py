@@ -73,13 +73,21 @@ class Trial:
         self.recorder = recorder
         event.listen(Engine, "do_execute", self._do_execute)
         event.listen(Engine, "do_executemany", self._do_execute)
-        event.listen(Engine, "do_execute_no_params", lambda cursor, statement, context: self._do_execute(cursor, statement, None, context))
+        event.listen(
+            Engine,
+            "do_execute_no_params",
+            lambda cursor, statement, context: self._do_execute(cursor, statement, None, context),
+        )
 
     def _do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> Optional[bool]:
         draft, conn = self.recorder.draft, context.root_connection
         if draft is None or self.recorder._is_foreign(conn):
             return None
-        many = isinstance(parameters, (list, tuple)) and bool(parameters) and isinstance(parameters[0], (list, tuple, dict))
+        many = (
+            isinstance(parameters, (list, tuple))
+            and bool(parameters)
+            and isinstance(parameters[0], (list, tuple, dict))
+        )
         plain = re.sub(r"(index\s+)concurrently\s", r"\1", statement, flags=re.IGNORECASE)
 
         def run(sql: str) -> None:
@@ -100,7 +108,11 @@ class Trial:
         return True
 
     def _attempt(self, conn: Any, draft: dict[str, Any], run: Callable[[str], None], sql: str) -> None:
-        if not re.match(r"(vacuum|reindex|cluster|alter\s+system|create\s+database|drop\s+database)\b", skeleton(sql).strip(), re.IGNORECASE):
+        if not re.match(
+            r"(vacuum|reindex|cluster|alter\s+system|create\s+database|drop\s+database)\b",
+            skeleton(sql).strip(),
+            re.IGNORECASE,
+        ):
             before = dict(self.recorder.seen)
             error = self._in_savepoint(conn, lambda: run(sql))
             if error is None:
@@ -108,17 +120,29 @@ class Trial:
             else:
                 self._failed(conn, draft, run, sql, error)
         else:
-            draft.update(verdict="DATA", detail="cannot be tried in a scratch database; it leaves no trace in the catalog")
+            draft.update(
+                verdict="DATA", detail="cannot be tried in a scratch database; it leaves no trace in the catalog"
+            )
 
-    def _succeeded(self, conn: Any, draft: dict[str, Any], run: Callable[[str], None], sql: str, before: Snapshot) -> None:
+    def _succeeded(
+        self, conn: Any, draft: dict[str, Any], run: Callable[[str], None], sql: str, before: Snapshot
+    ) -> None:
         differences = changed(before, self.recorder.look())
         twin = self._twin(differences, before, sql)
         if twin:
             self._afresh(conn, draft, run, sql, twin)
         elif not differences and obstacle(sql) and re.search(r"\bif\s+not\s+exists\b", skeleton(sql), re.IGNORECASE):
-            self._afresh(conn, draft, lambda text: run(re.sub(r"if\s+not\s+exists\s", "", text, flags=re.IGNORECASE)), sql, obstacle(sql))
+            self._afresh(
+                conn,
+                draft,
+                lambda text: run(re.sub(r"if\s+not\s+exists\s", "", text, flags=re.IGNORECASE)),
+                sql,
+                obstacle(sql),
+            )
         elif not differences and not draft["data"]:
-            draft.update(verdict="DONE", detail="run on a copy of the target it changes nothing: what it sets is set already")
+            draft.update(
+                verdict="DONE", detail="run on a copy of the target it changes nothing: what it sets is set already"
+            )
         self._keep_changes(before, draft)
 
     def _keep_changes(self, before: Snapshot, draft: dict[str, Any]) -> None:
@@ -133,12 +157,19 @@ class Trial:
         for kind, identity, old, new in differences:
             table = re.sub(r"\." + NAME + "$", "", identity)
             for (other_kind, other), text in before.items():
-                if kind == "constraint" == other_kind and old is None and text == new and re.sub(r"\." + NAME + "$", "", other) == table:
+                if (
+                    kind == "constraint" == other_kind
+                    and old is None
+                    and text == new
+                    and re.sub(r"\." + NAME + "$", "", other) == table
+                ):
                     return "alter table %s drop constraint %s cascade, drop constraint %s cascade" % (
                         table, other[len(table) + 1:], identity[len(table) + 1:])  # fmt: skip
         return ""
 
-    def _failed(self, conn: Any, draft: dict[str, Any], run: Callable[[str], None], sql: str, error: BaseException) -> None:
+    def _failed(
+        self, conn: Any, draft: dict[str, Any], run: Callable[[str], None], sql: str, error: BaseException
+    ) -> None:
         code, bare = sqlstate(error), skeleton(sql)
         why = "SQLSTATE %s: %s" % (code, (str(error).strip().splitlines() or [""])[0])
         if code in DUPLICATE and _adds_value(bare):
@@ -154,7 +185,9 @@ class Trial:
 
     def _new_name_exists(self, bare: str) -> bool:
         found = re.search(r"\brename\s(?:.*\s)?to\s+(" + NAME + r")\s*;?\s*$", bare, re.IGNORECASE | re.DOTALL)
-        return found is not None and any(identity.split(".")[-1] == found.group(1) for _, identity in self.recorder.seen)
+        return found is not None and any(
+            identity.split(".")[-1] == found.group(1) for _, identity in self.recorder.seen
+        )
 
     def _afresh(self, conn: Any, draft: dict[str, Any], run: Callable[[str], None], sql: str, removal: str) -> None:
         """Remove what is in the way and run the statement again."""
@@ -170,7 +203,11 @@ class Trial:
             draft["afresh"] = True
             return
         self.recorder.seen = kept
-        why = "it could not be made afresh: %s" % str(error).strip().splitlines()[0] if error else "mend does not know how to compare it"
+        why = (
+            "it could not be made afresh: %s" % str(error).strip().splitlines()[0]
+            if error
+            else "mend does not know how to compare it"
+        )
         draft.update(afresh=True, verdict="DIFFERENT", detail="something of that name is there, and " + why)
 
     @staticmethod

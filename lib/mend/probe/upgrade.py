@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any, Optional
 
 
-
 def run_upgrade(project: Project, recorder: Recorder) -> None:
     """Action ``upgrade``: the real upgrade() of one revision, its done statements left out, each one told before it is sent.
 
@@ -67,7 +66,9 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
         steps = list(project.script._upgrade_revs(recorder.revision, heads))
         found = [step.revision.revision for step in steps]
         if found != [recorder.revision]:
-            raise Refused("alembic would run %s, but the plan is for %s alone" % (found or "nothing", recorder.revision))
+            raise Refused(
+                "alembic would run %s, but the plan is for %s alone" % (found or "nothing", recorder.revision)
+            )
         if not started:
             wire.ask("context", **describe(context))
         started.append(recorder.revision)
@@ -76,7 +77,9 @@ def run_upgrade(project: Project, recorder: Recorder) -> None:
 
     event.listen(Engine, "do_execute", withhold)
     event.listen(Engine, "do_executemany", withhold)
-    event.listen(Engine, "do_execute_no_params", lambda cursor, statement, context: withhold(cursor, statement, None, context))
+    event.listen(
+        Engine, "do_execute_no_params", lambda cursor, statement, context: withhold(cursor, statement, None, context)
+    )
     event.listen(Engine, "commit", before_commit)
     event.listen(Engine, "after_cursor_execute", limit_again)
     project.run(work, recorder.revision)
@@ -88,6 +91,8 @@ def _watched_upgrade(upgrade: Callable[..., Any], recorder: Recorder, skip: list
         recorder.now, recorder.inside = recorder.revision, True
         recorder.follow(upgrade, keywords)
         if skip:
-            raise Refused("upgrade() did not send %d statements that the plan leaves out, first: %s" % (len(skip), skip[0][:200]))
+            raise Refused(
+                "upgrade() did not send %d statements that the plan leaves out, first: %s" % (len(skip), skip[0][:200])
+            )
 
     return run
