@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,37 @@ def test_a_readme_without_a_catalogue_makes_nothing(copy: Path) -> None:
     with pytest.raises(InvalidParameter, match="no catalogue row"):
         homes.scaffold(copy, "lock_queue")
     assert not (copy / "runbooks" / "lock_queue.ipynb").exists()
+
+
+def test_the_wheel_carries_what_an_installed_mend_needs(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    installed, empty = tmp_path / "installed", tmp_path / "empty"
+    with zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))) as wheel:
+        wheel.extractall(installed)
+    empty.mkdir()
+    for name in ("lib/mend/sql", "lib/mend/scaffold", "lib/mend/lab/shop", "runbooks"):
+        packed = installed / name.removeprefix("lib/") if name != "runbooks" else installed / "mend" / "runbooks"
+        here = {
+            str(p.relative_to(ROOT / name))
+            for p in (ROOT / name).rglob("*")
+            if p.is_file() and "__pycache__" not in p.parts
+        }
+        there = {str(p.relative_to(packed)) for p in packed.rglob("*") if p.is_file()}
+        assert here - there == set()
+    where = subprocess.run(
+        [sys.executable, "-c", "from mend import parameters; print(parameters.folder(), parameters.slugs())"],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert where.stdout.startswith(str(installed / "mend" / "runbooks"))
+    assert "failed_migration" in where.stdout

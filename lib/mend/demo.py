@@ -45,11 +45,11 @@ def run(*, rows: int) -> int:
             raise VerificationFailed(
                 f"The record {verdict.run_id} is {verdict.state}: {verdict.why}. Only the lab was touched."
             )
+    screen.say("the lab's server runs on; `mend lab stop` stops it")
     screen.heading(
         f"Done in {time.monotonic() - began:.0f} s. The database is mended; `mend undo {applied.run_id}` would take it back. The report:"
     )
     screen.out(str(applied.path / "report.html"))
-    screen.say("the lab's server runs on; `mend lab stop` stops it")
     return 0
 
 
