@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from mend.catalog import SNAPSHOT_SQL, Change
 from mend.compare import compare, operations
@@ -180,9 +181,8 @@ class _Run:
 
     def _prepared(self, live: Mapping[str, str]) -> tuple[str, ...]:
         try:
-            with psycopg.connect(
-                **{**live, "options": f"{live.get('options', '')} -c default_transaction_read_only=on"}
-            ) as conn:  # type: ignore[arg-type]
+            options = f"{live.get('options', '')} -c default_transaction_read_only=on"
+            with psycopg.connect(make_conninfo(**{**live, "options": options})) as conn:
                 return tuple(row[0] for row in conn.execute(PREPARED))
         except psycopg.Error as error:
             raise ReplayFailed(

@@ -116,9 +116,8 @@ class Scratch:
         address = dict(self.address) or {"conninfo": self._private().url().replace("+psycopg", "", 1)}
         conninfo = address.pop("conninfo", "")
         try:
-            conn = psycopg.connect(
-                conninfo, **{"connect_timeout": "10", **address}, autocommit=True, application_name="mend:scratch"
-            )  # type: ignore[arg-type]
+            place = make_conninfo(conninfo, **{"connect_timeout": "10", "application_name": "mend:scratch", **address})
+            conn = psycopg.connect(place, autocommit=True)
         except psycopg.Error as error:
             raise ScratchUnavailable(
                 f"The scratch server does not answer: {redact(str(error).strip())}. The target was not touched. "
