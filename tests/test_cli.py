@@ -438,3 +438,24 @@ def test_the_lab_starts_tells_what_to_do_next_and_stops(
     assert not (home / "lab").exists()
     shutil.rmtree(home, ignore_errors=True)
     assert "mend lab start" in refusal(mend("triage", "-t", "lab"), 1)
+
+
+def test_open_makes_a_working_copy_with_the_parameters_and_seals_the_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SHOP", "postgresql://ann@127.0.0.1:1/none")
+    command = [sys.executable, "-m", "mend", "open", "failed_migration", "-t", "env:SHOP", "-p", "revision", "1e5"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path
+    ) as opened:
+        assert opened.stdout
+        said = [opened.stdout.readline() for _ in range(3)]
+        opened.terminate()
+        assert opened.wait(60) == 4, "nothing was run, so the run was interrupted"
+    assert said[0].startswith("Run ")
+    assert said[1].startswith("Open http://127.0.0.1:")
+    run = document(mend("runs", "--json"))["runs"][0]
+    assert (run["action"], run["outcome"]) == ("open", "interrupted")
+    copies = "".join(path.read_text() for path in Path(run["record"]).glob("*.ipynb"))
+    assert 'revision = \\"1e5\\"' in copies
+    assert mend("verify", "--all").returncode == 0

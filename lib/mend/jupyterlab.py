@@ -51,6 +51,8 @@ def write_copy(record: Record, template: Path, given: Mapping[str, Any]) -> None
 
     notebook = nbformat.read(template, as_version=4)
     notebook.metadata.setdefault("papermill", {})
+    for cell in notebook.cells:
+        cell.metadata.setdefault("tags", [])  # papermill asks every cell for them
     if given:
         notebook = parameterize_notebook(notebook, dict(given), engine_name="mend")
     record.save(WORKING, nbformat.writes(notebook) + "\n")
