@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,7 @@ def serve(
             **_places(),
             "JUPYTER_TOKEN": token,
         }  # in the environment: a command line is there for all to read
-        print(f"Run {record.run_id}\nOpen {url}\nStop with Ctrl-C.", flush=True)
-        return _wait(subprocess.Popen(command, env=env))
+        return _serve(command, env, f"Run {record.run_id}\nOpen {url}\nStop with Ctrl-C.")
 
 
 def write_copy(record: Record, template: Path, given: Mapping[str, Any]) -> None:
@@ -86,15 +86,23 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Until JupyterLab ends; SIGTERM and Ctrl-C are passed on, so that no kernel is left behind."""
+def _serve(command: list[str], env: Mapping[str, str], greeting: str) -> int:
+    """Until JupyterLab ends; SIGTERM and Ctrl-C are passed on, from before it starts, so that nothing is left behind."""
+    started: list[subprocess.Popen[bytes]] = []
+    stopped = threading.Event()
 
     def stop(_number: int, _frame: object) -> None:
-        process.terminate()
+        stopped.set()
+        for process in started:
+            process.terminate()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return process.wait()
+        started.append(subprocess.Popen(command, env=env))
+        if stopped.is_set():
+            started[0].terminate()
+        print(greeting, flush=True)
+        return started[0].wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
