@@ -160,13 +160,18 @@ def what_changed(approved: Plan, fresh: Plan) -> list[str]:
     """One line per difference between two plans, in words: target, evidence, then steps; none only where the digests agree."""
     lines = [f"runbook: {approved.slug} -> {fresh.slug}"] if approved.slug != fresh.slug else []
     lines += [f"target {line}" for line in _of_mappings(approved.target, fresh.target)]
-    for subject in sorted({*approved.evidence, *fresh.evidence}):
-        lines += _differences(subject, approved.evidence, fresh.evidence)
+    lines += differences(approved.evidence, fresh.evidence)
     if not lines and approved.chosen != fresh.chosen:
         lines.append(f"option: {approved.chosen} -> {fresh.chosen}")
     if not lines and approved.digest() != fresh.digest():
         lines += _step_differences(approved, fresh)
     return lines
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line per difference between two sets of evidence; the subjects that differ least come first."""
+    found = [_differences(subject, old, new) for subject in sorted({*old, *new})]
+    return [line for lines in sorted(found, key=len) for line in lines]
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -184,9 +184,18 @@ class Run:
         capture.display(show.plan(self.plan))
 
     def _fresh_plan(self) -> Plan:
-        plan: Plan = self.mode.plan(self._seen(), **self._mode_values())
+        try:
+            plan: Plan = self.mode.plan(self._seen(), **self._mode_values())
+        except Refused as refused:
+            raise self._stale_instead(refused) from refused
         evidence = dict(plan.evidence) | {"last_run": self.last_run or None}
         return plans.replace(plan, evidence=evidence, target=self.identity.key())
+
+    def _stale_instead(self, refused: Refused) -> Refused:
+        """Where the approved plan is no longer possible, what changed since is the better answer."""
+        approved = lineage.approved_plan(self.values["approve"])
+        lines = plans.differences(approved.evidence, dict(self._seen().evidence) | {"last_run": self.last_run or None}) if approved else []
+        return _stale([*lines, refused.message]) if lines else refused
 
     @functools.cached_property
     def _applied(self) -> lineage.Applied:
@@ -208,13 +217,15 @@ class Run:
     def act(self) -> None:
         """Apply the plan if it is approved; in JupyterLab, show the approval box."""
         plan = self._planned()
+        approved = bool(self.values["approve"]) and not self.values["dry_run"] and self.action not in ("undo", "resume")
+        if approved:
+            self._require_approved(plan)
         if not plan.steps:
             self.outcome = "planned" if self._seen().verdict() == "found" else "completed" if self._seen().verdict() == "healthy" else "could_not_check"
             capture.display(show.outcome(plan.next or "Nothing to apply.", self.outcome))
         elif self.action in ("undo", "resume"):
             self._write(how="command")
-        elif self.values["approve"] and not self.values["dry_run"]:
-            self._approved(plan)
+        elif approved:
             self._write(how="parameter")
         elif interactive():
             self._approval_box(plan)
@@ -229,7 +240,7 @@ class Run:
             raise InvalidParameter("There is no plan yet. Nothing was changed. Run the cells above in order.")
         return self.plan
 
-    def _approved(self, plan: Plan) -> None:
+    def _require_approved(self, plan: Plan) -> None:
         """What was reviewed is what runs: the digest of the plan just made must be the approved one.
 
         Raises: PlanIsStale with every difference.
@@ -239,17 +250,26 @@ class Run:
         approved = lineage.approved_plan(self.values["approve"])
         if approved is None:
             raise NotApproved(f"No plan with digest {self.values['approve']} is in the archive. Nothing was changed. The plan made now is {plan.digest()}: review it.")
-        lines = plans.what_changed(approved, plan)
-        raise PlanIsStale("The database moved since the plan was made. Nothing was changed. What changed:\n  " + "\n  ".join(lines) + "\nMake a new plan and review it.", differences=lines)
+        raise _stale(plans.what_changed(approved, plan))
 
     def _approval_box(self, plan: Plan) -> None:
         from mend import widgets
 
         def apply(progress: Callable[[str], None]) -> None:
             self._progress = progress  # type: ignore[method-assign]
-            self._write(how="typed")
+            self._apply_typed(plan)
 
         capture.display(widgets.approval(database=self.identity.database, digest=plan.digest(), apply=apply))
+
+    @_recorded
+    def _apply_typed(self, shown: Plan) -> None:
+        """The plan may have stood on the screen for an hour: look again, and refuse if the database moved."""
+        self._progress("looking again")
+        self.diagnosis = self._diagnosed()
+        fresh = self._fresh_plan()
+        if fresh.digest() != shown.digest():
+            raise _stale(plans.what_changed(shown, fresh))
+        self._write(how="typed")
 
     def _write(self, *, how: str) -> None:
         plan = self._planned()
@@ -342,6 +362,11 @@ class Run:
         if not self.sealed_by_parent:
             notebook = archive.rebuild(parameters.notebook(self.slug), capture.cells())
             archive.seal(self.record, secrets=self.target.secrets() if hasattr(self, "target") else (), notebook=notebook)
+
+
+def _stale(lines: list[str]) -> PlanIsStale:
+    listed = "\n  ".join(lines)
+    return PlanIsStale(f"The database moved since the plan was made. Nothing was changed. What changed:\n  {listed}\nMake a new plan and review it.", differences=lines)
 
 
 def _record(slug: str, values: Mapping[str, Any], action: str) -> tuple[archive.Record, bool]:
