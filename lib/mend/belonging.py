@@ -55,7 +55,7 @@ def index_table(definition: str) -> str:
     >>> index_table('CREATE UNIQUE INDEX ix ON public."T" USING btree (a)')
     'public."T"'
     """
-    match = re.search(rf" ON (?:ONLY )?({_CHAIN}) USING ", definition)
+    match = re.match(rf"CREATE (?:UNIQUE )?INDEX {_CHAIN} ON (?:ONLY )?({_CHAIN}) USING ", definition)
     return match[1] if match else ""
 
 

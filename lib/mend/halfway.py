@@ -107,7 +107,7 @@ class Facts:
         wanted = [change for one in self.seen if one.ran is not True for change in one.statement.changes]
         known = {(kind, identity) for kind, identity in self.live}
         made = {names.last(change.identity) for change in self.changes() if change.kind == "column"}
-        asked = [violations.obstacle(c) for c in wanted if ("table", relation_of(c)) in known and _columns_are_there(c, self.live, made)]
+        asked = [violations.obstacle(c, self.live) for c in wanted if ("table", relation_of(c)) in known and _columns_are_there(c, self.live, made)]
         return [o for o in asked if o is not None]
 
     def operation_sql(self) -> str:

@@ -1,12 +1,12 @@
-"""Which rows stand in the way of a constraint that a migration wants?  From the constraint's own definition.
+"""Which rows stand in the way of a constraint that a migration wants?  From the constraint's own definition.  Pure.
 
 The definitions come from pg_get_indexdef and pg_get_constraintdef of a replayed migration, so equality is the index's own:
-its expressions, collation and predicate.
+its expressions, collations and predicate.  Exclusion constraints and temporal keys (WITHOUT OVERLAPS) are not asked about.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mend import ddl, names
@@ -25,78 +25,152 @@ class Obstacle:
     slug: str
 
 
-_INDEX = re.compile(r"^CREATE UNIQUE INDEX .*? ON (?:ONLY )?.*? USING \w+ \((?P<keys>.*?)\)(?: INCLUDE \(.*?\))?(?P<distinct> NULLS NOT DISTINCT)?(?: WITH \(.*?\))?(?: WHERE (?P<where>.*))?$", re.DOTALL)
-_UNIQUE = re.compile(r"^(?:UNIQUE|PRIMARY KEY)(?P<distinct> NULLS NOT DISTINCT)? \((?P<keys>[^()]*)\)")
-_FOREIGN = re.compile(r"^FOREIGN KEY \((?P<columns>[^()]*)\) REFERENCES (?P<table>.+?)\((?P<keys>[^()]*)\)")
-_CHECK = re.compile(r"^CHECK (?P<condition>\(.*\))(?: NO INHERIT)?(?: NOT VALID)?$", re.DOTALL)
+Facets = Mapping[tuple[str, str], str]
 
 
-def obstacle(change: Change) -> Obstacle | None:
-    """The question for one wanted change, or None where rows cannot stand in its way."""
-    if change.after is None:
+def obstacle(change: Change, live: Facets | None = None) -> Obstacle | None:
+    """The question for one wanted change, or None where rows cannot stand in its way.
+
+    ``live``: the catalog as it is, which tells partitioned tables from others; rows of a table that merely inherits are no
+    business of a key.  Without it they are asked about too.
+    """
+    if change.after is None or change.after.lower().endswith((" not valid", " not enforced")):
         return None
     make = {"index": _unique_index, "constraint": _constraint, "not_null": _not_null}.get(change.kind)
-    return make(change.identity, change.after) if make else None
+    return make(change.identity, change.after, live) if make else None
 
 
-def _unique_index(identity: str, definition: str) -> Obstacle | None:
+def _unique_index(identity: str, definition: str, _live: Facets | None) -> Obstacle | None:
     definition = index_state(definition)[0]
-    found = _INDEX.match(definition)
-    if not found:
+    parts = _pieces(definition)
+    if parts[:2] != ["CREATE", "UNIQUE"]:
         return None
-    return _duplicates(identity, ddl.index_table(definition), found["keys"], found["where"], bool(found["distinct"]))
+    where = _after(definition, "WHERE") if "WHERE" in parts else ""
+    head = parts[: parts.index("WHERE")] if where else parts
+    partitioned = parts[parts.index("ON") + 1] == "ONLY"  # pg_get_indexdef says so of partitioned tables
+    table = ddl.index_table(definition)
+    return _duplicates(identity, table if partitioned else f"only {table}", _keys(head[head.index("USING") + 2]), where=where, nulls_equal="DISTINCT" in head)
 
 
-def _constraint(identity: str, definition: str) -> Obstacle | None:
-    table = names.parent(identity)
-    if unique := _UNIQUE.match(definition):
-        return _duplicates(identity, table, unique["keys"], None, bool(unique["distinct"]))
-    if foreign := _FOREIGN.match(definition):
-        return _orphans(identity, table, foreign)
-    if check := _CHECK.match(definition):
-        sql = f"select * from {table} where not {check['condition']} limit {LIMIT}"
-        return Obstacle(identity, "rows that break the check", sql, "not_null_violation")
+def _constraint(identity: str, definition: str, live: Facets | None) -> Obstacle | None:
+    table, parts = names.parent(identity), _pieces(definition)
+    groups = [part for part in parts if part.startswith("(")]
+    if parts[0] == "CHECK":
+        return _check(identity, table, groups[0], parts)
+    if parts[0] == "FOREIGN":
+        return _orphans(identity, table, definition, live)
+    if parts[0] in ("UNIQUE", "PRIMARY") and not _is_temporal(groups[0]):
+        return _duplicates(identity, _source(table, live), _keys(groups[0]), nulls_equal="DISTINCT" in parts, nulls_refused=parts[0] == "PRIMARY")
     return None
 
 
-def _not_null(identity: str, _definition: str) -> Obstacle:
+def _check(identity: str, table: str, condition: str, parts: Sequence[str]) -> Obstacle:
+    source = f"only {table}" if "INHERIT" in parts else table
+    return Obstacle(identity, "rows that break the check", f"select * from {source} where not {condition} limit {LIMIT}", "not_null_violation")
+
+
+def _not_null(identity: str, _definition: str, _live: Facets | None) -> Obstacle:
     table, column = names.parent(identity), names.last(identity)
     return Obstacle(identity, f"rows where {column} is null", f"select * from {table} where {column} is null limit {LIMIT}", "not_null_violation")
 
 
-def _duplicates(identity: str, table: str, keys: str, where: str | None, nulls_equal: bool) -> Obstacle:
-    parts = _split(keys)
-    group = ", ".join(str(n + 1) for n in range(len(parts)))
-    columns = ", ".join(f"{name} as key_{n + 1}" for n, name in enumerate(parts))
+def _source(table: str, live: Facets | None) -> str:
+    """What a key of this table is about: a partitioned table's partitions too, but no table that inherits from it."""
+    whole = live is None or " partition by " in live.get(("table", table), " partition by ")
+    return table if whole else f"only {table}"
+
+
+def _duplicates(identity: str, source: str, keys: Sequence[str], *, where: str = "", nulls_equal: bool = False, nulls_refused: bool = False) -> Obstacle:
+    columns = ", ".join(f"{key} as key_{n + 1}" for n, key in enumerate(keys))
     condition = [f"({where})"] if where else []
-    if not nulls_equal:
-        condition += [f"({name}) is not null" for name in parts]
+    if not nulls_equal and not nulls_refused:
+        condition += [f"({key}) is not null" for key in keys]
     filtered = f" where {' and '.join(condition)}" if condition else ""
-    sql = f"select {columns}, count(*) as rows from {table}{filtered} group by {group} having count(*) > 1 order by count(*) desc limit {LIMIT}"
-    return Obstacle(identity, "values that more than one row has", sql, "unique_violation")
+    group = ", ".join(str(n + 1) for n in range(len(keys)))
+    having = "count(*) > 1" + "".join(f" or {key} is null" for key in keys if nulls_refused)
+    sql = f"select {columns}, count(*) as rows from {source}{filtered} group by {group} having {having} order by count(*) desc limit {LIMIT}"
+    says = "values that more than one row has" + (", or that are null" if nulls_refused else "")
+    return Obstacle(identity, says, sql, "unique_violation")
 
 
-def _orphans(identity: str, table: str, foreign: re.Match[str]) -> Obstacle:
-    columns, keys = _split(foreign["columns"]), _split(foreign["keys"])
-    pairs = " and ".join(f"p.{key} = c.{column}" for column, key in zip(columns, keys, strict=True))
-    present = " and ".join(f"c.{column} is not null" for column in columns)
-    sql = f"select c.* from {table} as c where {present} and not exists (select from {foreign['table']} as p where {pairs}) limit {LIMIT}"
+def _orphans(identity: str, table: str, definition: str, live: Facets | None) -> Obstacle | None:
+    parts = _pieces(definition)
+    columns, keys = [part for part in parts if part.startswith("(")][:2]
+    if _is_temporal(columns):
+        return None
+    at = parts.index("REFERENCES") + 1
+    parent = "".join(parts[at : parts.index(keys, at)])
+    pairs = list(zip(_keys(columns), _keys(keys), strict=True))
+    same = " and ".join(f"p.{key} = c.{column}" for column, key in pairs)
+    found = f"exists (select from {_source(parent, live)} as p where {same})"
+    present = " and ".join(f"c.{column} is not null" for column, _ in pairs)
+    where = f"{present} and not {found}"
+    some = " or ".join(f"c.{column} is not null" for column, _ in pairs)
+    if "FULL" in parts:  # MATCH FULL: a key is null as a whole, or not at all
+        where = f"({some}) and not ({present} and {found})"
+    sql = f"select c.* from {_source(table, live)} as c where {where} limit {LIMIT}"
     return Obstacle(identity, "rows whose parent is missing", sql, "foreign_key_violation")
 
 
-def _split(keys: str) -> list[str]:
-    """The parts of a key list, without sort options and operator classes; commas inside parentheses or quotes do not part.
+# -- reading definitions -----------------------------------------------------------------------------------------------
 
-    >>> _split('lower((a)::text), b DESC, "c,d"')
-    ['lower((a)::text)', 'b', '"c,d"']
+
+def _pieces(text: str) -> list[str]:
+    """The words and names of a definition, each parenthesis with its whole content as one piece; no spaces.
+
+    >>> _pieces('UNIQUE NULLS NOT DISTINCT (a, "b)") DEFERRABLE')
+    ['UNIQUE', 'NULLS', 'NOT', 'DISTINCT', '(a, "b)")', 'DEFERRABLE']
     """
-    names, depth, quoted, part = [], 0, False, ""
-    for letter in keys + ",":
-        quoted ^= letter == '"'
-        depth += (letter == "(") - (letter == ")") if not quoted else 0
-        if letter == "," and depth == 0 and not quoted:
-            names.append(re.sub(r"(?: (?:ASC|DESC))?(?: NULLS (?:FIRST|LAST))?$", "", part.strip()))
-            part = ""
+    return [piece for piece in _spaced(text) if not piece.isspace()]
+
+
+def _spaced(text: str) -> list[str]:
+    """``_pieces`` with the spaces between them."""
+    found, depth = [""], 0
+    for token in names.TOKEN.finditer(text):
+        depth -= token[0] == ")"
+        if depth == 0 and token[0] != ")":
+            found.append("")
+        found[-1] += token[0]
+        depth += token[0] == "("
+    return found[1:]
+
+
+def _after(definition: str, word: str) -> str:
+    """What follows a word of a definition that stands outside parentheses."""
+    parts = _spaced(definition)
+    return "".join(parts[parts.index(word) + 1 :]).strip()
+
+
+def _items(group: str) -> list[str]:
+    """The parts of a parenthesis between its commas."""
+    items = [""]
+    for piece in _spaced(group[1:-1]):
+        if piece == ",":
+            items.append("")
         else:
-            part += letter
-    return [re.sub(r"^((?:\"[^\"]*\"|[\w$]+)|.*\)) \w+_ops$", r"\1", name) for name in names if name]
+            items[-1] += piece
+    return [item.strip() for item in items]
+
+
+def _keys(group: str) -> list[str]:
+    """The columns or expressions of a key, with their collations, without operator classes and sort options.
+
+    >>> _keys('(lower((a)::text), b DESC NULLS LAST, "c,d" COLLATE "C" text_pattern_ops, (e + 1))')
+    ['lower((a)::text)', 'b', '"c,d" COLLATE "C"', '(e + 1)']
+    """
+    return [_key(item) for item in _items(group)]
+
+
+def _key(item: str) -> str:
+    """A column, ``f(...)`` or ``(...)``, whatever comes before the first space; then perhaps COLLATE and a name."""
+    parts = [*_spaced(item), " "]
+    end = next(n for n, part in enumerate(parts) if part.isspace())
+    if parts[end + 1 : end + 2] == ["COLLATE"]:
+        end = next(n for n, part in enumerate(parts) if part.isspace() and n > end + 2)
+    return "".join(parts[:end])
+
+
+def _is_temporal(group: str) -> bool:
+    """Whether a key has a period: ``valid WITHOUT OVERLAPS``, ``PERIOD valid``."""
+    return any(len(_pieces(item)) > 1 for item in _items(group))
