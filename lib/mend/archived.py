@@ -54,9 +54,11 @@ def document(record: Record) -> dict[str, Any]:
     return archive.document(record) | {"report": str(report) if report.exists() else ""}
 
 
-def tell(record: Record, *, brief: bool = False) -> None:
-    """What was asked and answered, the operations, the plan with its SQL, the outcome, the next command; brief leaves out all
-    but the last two."""
+def tell(record: Record, *, brief: bool = False, watched: bool = False) -> None:
+    """What was asked and answered, the operations, the plan with its SQL, the outcome, the next command.
+
+    ``brief`` leaves out all but the last two; ``watched`` what the progress has just said on the same screen.
+    """
     said = archive.document(record)
     screen.out(
         f"run {said['run_id']}: {said['action']} {said['slug']}, {said['outcome']}"
@@ -64,7 +66,7 @@ def tell(record: Record, *, brief: bool = False) -> None:
     )
     plan = record.plan()
     if not brief:
-        _tell_diagnosis(said, plan)
+        _tell_diagnosis(said | ({"checks": []} if watched else {}), plan)
     screen.out(f"record {record.path}")
     if said["outcome"] == "planned" and plan and plan.steps:
         screen.out(f"next   mend apply {record.run_id} --approve {plan.digest()}")

@@ -196,7 +196,9 @@ def follow(run_id: str, action: Literal["undo", "resume"], *, json: bool) -> int
     from mend import archive, lineage
 
     record = archive.find(run_id)
-    (lineage.to_undo if action == "undo" else lineage.to_resume)(record.run_id)  # refuses at once what was never applied, or is undone already
+    (lineage.to_undo if action == "undo" else lineage.to_resume)(
+        record.run_id
+    )  # refuses at once what was never applied, or is undone already
     slug = record.opened["slug"]
     return told(
         *run(slug, parameters.validated(slug, record.opened["parameters"]), action=action, of=record.run_id), json=json
@@ -247,7 +249,7 @@ def told(record: Record, error: MendError | None, *, json: bool) -> int:
     if json:
         screen.document(archived.document(record))
     else:
-        archived.tell(record, brief=record.opened["action"] != "plan")
+        archived.tell(record, brief=record.opened["action"] != "plan", watched=screen.watched())
     if error is None:
         return EXIT_CODES[record.outcome]
     screen.complain(error.message)

@@ -39,6 +39,11 @@ def document(content: dict[str, Any]) -> None:
     out(json.dumps({"mend": 1} | content, indent=1, ensure_ascii=False, default=str))
 
 
+def watched() -> bool:
+    """Whether progress and answer go to the same screen."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
 def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Columns padded to their widest value."""
     texts = [list(names), *([str(value) for value in row] for row in rows)]
