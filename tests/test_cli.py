@@ -211,6 +211,12 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_a_log_says_cannot_steer_the_terminal() -> None:
+    done = mend("triage", "--error", 'ERROR:  constraint "\x1b[2Jx\x9b" for relation "t" already exists')
+    assert done.returncode == 2
+    assert not set(done.stdout) & {"\x1b", "\x9b"}
+
+
 def test_pairs_of_words_reach_the_runbook_whole() -> None:
     assert cli._split(cli.paired(["plan", "x", "-p", "a", "1=2", "-p", "b", "-3"])[3::2]) == [("a", "1=2"), ("b", "-3")]
     assert cli.paired(["triage", "-p", "x"]) == ["triage", "-p", "x"]

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
+
+
 def say(line: str) -> None:
     """One line of progress."""
     _progress(line, "dim")
@@ -28,7 +31,7 @@ def complain(message: str) -> None:
 def out(text: str) -> None:
     """A line of the answer.  A reader that has gone away (``mend runs | head -1``) changes nothing about the outcome."""
     try:
-        print(text, flush=True)
+        print(_harmless(text), flush=True)
     except BrokenPipeError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,6 +57,7 @@ def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def _progress(line: str, style: str) -> None:
     """A terminal gets colour; a log gets the plain line.  rich is loaded only for a terminal."""
+    line = _harmless(line)
     with contextlib.suppress(BrokenPipeError):
         if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
             from rich.console import Console
@@ -61,3 +65,8 @@ def _progress(line: str, style: str) -> None:
             Console(stderr=True, highlight=False).print(line, style=style, markup=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def _harmless(text: str) -> str:
+    """Without control characters: names and messages come from databases and logs, and could steer a terminal."""
+    return text.translate(_CONTROLS)
