@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
+from sqlalchemy import Connection
 
 from mend import catalog, lineage, resolve
 from mend.errors import Refused
 from mend.lineage import Applied
-from mend.plan import Plan
+from mend.plan import Expect, Plan
 from mend.target import Identity, Target
 
 
@@ -36,7 +37,21 @@ def undo_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
         raise Refused(f"No step of run {applied.run_id} took effect, so there is nothing to take back. Nothing was changed.")
     if reasons := applied.plan.irreversible(done):
         raise Refused("This run cannot be taken back: " + "; ".join(reasons) + ". Nothing was changed.")
-    return applied.plan.undone(done, evidence={"undoes": applied.run_id})
+    plan = applied.plan.undone(done, evidence={"undoes": applied.run_id})
+    with target.reading() as conn:
+        lines = surprises(conn, plan)
+    if lines:
+        raise Refused(f"The database is no longer as run {applied.run_id} left it. Nothing was changed. {'; '.join(lines)}. Take that back first, or mend it by hand.", differences=lines)
+    return plan
+
+
+def surprises(conn: Connection, plan: Plan) -> list[str]:
+    """One line per object that a step will not find as it must, the steps before it taken into account."""
+    first: dict[tuple[str, str], Expect] = {}
+    for step in plan.steps:
+        for expect in (*step.before, *step.after):
+            first.setdefault((expect.kind, expect.identity), expect)
+    return resolve.differences(conn, first.values())
 
 
 def resumed_plan(target: Target, identity: Identity, applied: Applied) -> Plan:

@@ -104,9 +104,12 @@ def _held(writer: Writer) -> Iterator[Callable[[], None]]:
         mine = conn.exec_driver_sql("select pg_backend_pid()").scalar()
 
         def still_held() -> None:
-            held = queries.frame(conn, "execute/holder", classid=ADVISORY_CLASS)
-            if mine not in set(held["pid"]):
-                raise Refused("The lock that keeps other runs away was lost (a pooler in transaction mode?). No further step was started. Connect to the server directly and `mend resume`.")
+            try:
+                held = set(queries.frame(conn, "execute/holder", classid=ADVISORY_CLASS)["pid"])
+            except DBAPIError:  # the session is gone, and its lock with it
+                held = set()
+            if mine not in held:
+                raise Interrupted(f"The lock that keeps other runs away was lost (a pooler in transaction mode?). No further step was started. Connect to the server directly, then `mend resume {writer.run_id}`.")
 
         still_held()
         yield still_held
