@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,17 @@ import psycopg
 import pytest
 from fix_shop import Broken
 from mend import __main__ as command
-from mend import account, archive, capture, engine, journal, lab, parameters
+from mend import account, archive, archived, engine, journal, lab, parameters
 from mend.catalog import SNAPSHOT_SQL
+from mend.errors import MendError
 from mend.lab import shop as shop_room
 from mend.lab.shop import Project, plain
 from mend.stop import Stop
 
 SLUG = "failed_migration"
 PATIENCE_S = 60.0
+FORKS = multiprocessing.get_context("forkserver")  # a process without threads to fork from, with the heavy imports made
+FORKS.set_forkserver_preload(["pytest", "mend.runbook", "mend.commands", "mend.engine", "mend.report", f"mend.modes.{SLUG}"])
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,19 @@ class Desk:
         """``mend apply RUN --approve DIGEST``."""
         return self.here("apply", planned.run_id, "--approve", planned.digest)
 
+    def papermill(self, incident: Broken, **given: object) -> Ran:
+        """The notebook's cells in this process, as plain papermill runs them: no command stands above it."""
+        values = {**incident.parameters, **given}
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+            for name in ("MEND_RUN", "MEND_ACTION", "MEND_OF"):
+                patch.delenv(name, raising=False)
+            trouble = _cells(SLUG, values)
+        return Ran(int(bool(trouble)), "", trouble, archived.document(archive.runs()[0]))
+
     def crash(self, *arguments: str, kind: str, nth: int = 1, after: bool) -> str:
         """Run the command in a forked process, and kill it before or after the ``nth`` event of that kind; its run id."""
         before = {record.run_id for record in archive.runs()}
-        child = multiprocessing.get_context("fork").Process(target=_doomed, args=(arguments, kind, nth, after))
+        child = FORKS.Process(target=_doomed, args=(dict(os.environ), arguments, kind, nth, after))
         child.start()
         child.join(PATIENCE_S)
         assert child.exitcode == -signal.SIGKILL, f"it was not killed: exit code {child.exitcode}"
@@ -139,26 +152,32 @@ def _here(arguments: tuple[str, ...]) -> Ran:
 def _without_kernel(record: archive.Record, slug: str, given: Mapping[str, Any], **_: Any) -> None:
     """What ``engine.execute`` does, with the cells run in this process."""
     opened = record.opened
-    cells = json.loads(parameters.notebook(slug).read_text())["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    names: dict[str, Any] = {}
-    trouble = ""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         for name, value in (("RUN", record.path), ("ACTION", opened["action"]), ("OF", opened["of"])):
             patch.setenv(f"MEND_{name}", str(value))
-        capture.start()
-        try:
-            for number, source in enumerate(sources):
-                exec(compile(source, f"cell {number}", "exec"), names)
-                if number == 0:
-                    names.update(given)
-        except Exception as error:
-            trouble = f"The notebook failed in a cell: {type(error).__name__}: {error}."
+        trouble = _cells(slug, given)
     engine._close(record, trouble, Stop())
 
 
-def _doomed(arguments: tuple[str, ...], kind: str, nth: int, after: bool) -> None:
+def _cells(slug: str, given: Mapping[str, Any]) -> str:
+    """Run a runbook's cells; '' or what stopped them."""
+    cells = json.loads(parameters.notebook(slug).read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    try:
+        for number, source in enumerate(sources):
+            exec(compile(source, f"cell {number}", "exec"), names)
+            if number == 0:
+                names.update(given)
+    except MendError as error:
+        return f"The notebook failed in a cell: {type(error).__name__}: {error}."
+    return ""
+
+
+def _doomed(environ: dict[str, str], arguments: tuple[str, ...], kind: str, nth: int, after: bool) -> None:
     """Run a command whose journal kills it: the whole process at once, as the machine would."""
+    os.environ.clear()
+    os.environ.update(environ)
     append = journal.Journal.append
     seen = 0
 
@@ -225,7 +244,8 @@ class Look:
         with self.connect(autocommit=False, application_name="in-the-way") as conn:
             conn.execute(sql.encode())
             yield conn.info.backend_pid
-            conn.rollback()
+            with contextlib.suppress(psycopg.OperationalError):  # the test may have ended it
+                conn.rollback()
 
 
 _FINGERPRINT = "select count(*), md5(string_agg(row_text, chr(10) order by row_text)) from (select cast(t as text) as row_text from {} as t) as r"
@@ -269,6 +289,15 @@ def broken(incident: Callable[..., Broken], monkeypatch: pytest.MonkeyPatch) -> 
         return Broken(project, made.error_file, made.parameters)
 
     return make
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], None]) -> Iterator[None]:
+    """Something that happens in another thread while a command runs here."""
+    with ThreadPoolExecutor(1) as beside:
+        happening = beside.submit(act)
+        yield
+        happening.result(PATIENCE_S)
 
 
 @pytest.fixture
