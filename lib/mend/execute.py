@@ -373,8 +373,10 @@ def _failed(writer: Writer, n: int, step: Step, error: DBAPIError) -> MendError:
 def _stopped(writer: Writer, n: int, step: Step, error: MendError) -> MendError:
     """One of our own errors within a step, journaled; it speaks of the step alone, so what stands is added."""
     nothing_sent = isinstance(error, PreconditionFailed | Refused)
-    outcome = "unknown" if isinstance(error, OutcomeUnknown) else "rolled_back" if nothing_sent else _state_after(writer, n, step)[1]
+    state, outcome = ("", "unknown") if isinstance(error, OutcomeUnknown) else ("", "rolled_back") if nothing_sent else _state_after(writer, n, step)
     writer.journal.append("step_failed", {"step": n, "sqlstate": str(error.facts.get("sqlstate", "")), "message": error.message, "outcome": outcome})
+    if outcome == "unknown" and not isinstance(error, OutcomeUnknown):
+        return OutcomeUnknown(f"Step {n + 1} ({step.says}) was cut off. {error.message} {state} `mend resume {writer.run_id}` resolves it.", step=n)
     if isinstance(error, StepFailed | OutcomeUnknown) or n == 0:
         return error
     return StepFailed(f"Step {n + 1} ({step.says}) could not be run. {error.message} Steps before it stand.", step=n)

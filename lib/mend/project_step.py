@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mend.errors import OutcomeUnknown, StepFailed, WrongDatabase
+from mend.errors import MendError, OutcomeUnknown, ProjectBroken, StepFailed, WrongDatabase
 from mend.journal import Journal
 from mend.plan import Step
 from mend.project import Project, ask
@@ -33,7 +33,7 @@ def run(
     Raises: WrongDatabase before anything is sent; StepFailed when it was rolled back; OutcomeUnknown when a commit may have passed.
     """
     sent: list[str] = []
-    committed: list[str] = []
+    lasting: list[str] = []  # what a rollback does not take back: commits, and statements outside a transaction
 
     def on_event(event: Mapping[str, Any]) -> None:
         if event["event"] == "context":
@@ -41,9 +41,10 @@ def run(
         elif event["event"] == "statement" and not event["skipped"]:
             journal.append("statement_started", {"step": n, "sql": event["sql"], "autocommit": event["autocommit"]})
             sent.append(event["sql"])
+            lasting.extend([event["sql"]] if event["autocommit"] else [])
         elif event["event"] == "commit":
             journal.append("step_xid", {"step": n, "xid": event["xid"]})
-            committed.append(event["xid"])
+            lasting.append(event["xid"])
 
     request = {
         "action": "upgrade",
@@ -54,9 +55,14 @@ def run(
         "settings": dict(limits),
         "expected": {"system_identifier": identity.system_identifier, "database": identity.database},
     }
-    last = ask(project, request, timeout_s=TIMEOUT_S, on_event=on_event)[-1]
+    try:
+        last = ask(project, request, timeout_s=TIMEOUT_S, on_event=on_event)[-1]
+    except ProjectBroken as error:
+        if not sent:
+            raise
+        raise _cut_off(f"Step {n + 1}: the project's process ended in the middle of upgrade(). {error.message.splitlines()[-1]}.", lasting) from error
     if last["event"] == "error":
-        raise _failed(last, n, committed)
+        raise _failed(last, n, sent, lasting)
     return len(sent)
 
 
@@ -67,10 +73,15 @@ def _require_target(context: Mapping[str, Any], identity: Identity) -> None:
         raise WrongDatabase(f"env.py led to {found[1]} (cluster {found[0]}), not to the target. Nothing was sent.")
 
 
-def _failed(error: Mapping[str, Any], n: int, committed: list[str]) -> Exception:
+def _failed(error: Mapping[str, Any], n: int, sent: list[str], lasting: list[str]) -> MendError:
     said = f"Step {n + 1}: upgrade() failed: {error['kind']}: {redact(error['message']).splitlines()[0]}."
-    if error.get("refused"):
-        return WrongDatabase(f"{said} It was ended before it could go on.")
-    if committed:
-        return OutcomeUnknown(f"{said} {len(committed)} of its transactions may be committed. Make a new plan: it tells which operations are there.")
-    return StepFailed(f"{said} It was rolled back: no transaction was committed. Mend the cause, then make a new plan.", sqlstate=error["sqlstate"])
+    if error.get("refused") and not sent:
+        return WrongDatabase(f"{said} Nothing was sent.")
+    return _cut_off(said, lasting, sqlstate=error["sqlstate"])
+
+
+def _cut_off(said: str, lasting: list[str], *, sqlstate: str = "") -> MendError:
+    """An upgrade() that did not come to its end: rolled back as a whole, unless a part of it was committed."""
+    if lasting:
+        return OutcomeUnknown(f"{said} A part of it may be committed. Make a new plan: it tells which operations are there.", sqlstate=sqlstate)
+    return StepFailed(f"{said} It was rolled back: no transaction was committed. Mend the cause, then make a new plan.", sqlstate=sqlstate)
