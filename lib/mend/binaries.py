@@ -116,7 +116,7 @@ def _version(bindir: Path) -> str:
     if not ((bindir / "postgres").exists() and (bindir / "initdb").exists()):
         return ""
     try:
-        command = [bindir / "postgres", "--version"]
+        command = [str(bindir / "postgres"), "--version"]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""

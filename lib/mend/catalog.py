@@ -103,7 +103,7 @@ def snapshot(conn: Connection) -> pandas.DataFrame:
 
 def diff(old: pandas.DataFrame, new: pandas.DataFrame) -> tuple[Change, ...]:
     """Every facet that is not the same in both snapshots, sorted by kind and identity."""
-    before, after = _facets(old), _facets(new)
+    before, after = facets(old), facets(new)
     changed = {key for key, _ in before.items() ^ after.items()}
     return tuple(Change(*key, before.get(key), after.get(key)) for key in sorted(changed))
 
@@ -130,7 +130,7 @@ def index_state(definition: str) -> tuple[str, str]:
     return definition, ""
 
 
-def _facets(frame: pandas.DataFrame) -> dict[tuple[str, str], str]:
-    """A snapshot as a mapping; (kind, identity) is its key."""
+def facets(frame: pandas.DataFrame) -> dict[tuple[str, str], str]:
+    """A snapshot as a mapping from (kind, identity) to definition."""
     kinds, identities, definitions = (frame[column].tolist() for column in COLUMNS)
     return dict(zip(zip(kinds, identities, strict=True), definitions, strict=True))

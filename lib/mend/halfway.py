@@ -1,38 +1,32 @@
-"""How far one revision got in one database, and the ways out of there.
+"""How far one revision got in one database: its statements, as replay recorded them, each with its state in the live catalog.
 
-The statements of the revision, as replay recorded them, each with its state in the live catalog; from these the steps of
-resume, roll back and stamp.  `look` reads; everything else is pure.
+`look` reads; everything else is pure.  What to do about it is in `ways`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from mend import catalog, compare, ddl, history, locks, names, queries, replay, scratch, steps, versions, violations, weights
+from mend import catalog, compare, ddl, history, names, queries, replay, scratch, steps, violations, weights
 from mend.catalog import Change
 from mend.diagnosis import Site
-from mend.errors import MendError, NotInvertible, ProjectBroken
+from mend.errors import MendError, ProjectBroken
 from mend.history import History, Revision
 from mend.journal import sha256
 from mend.lint import lint_files
-from mend.plan import Choice, Expect, Statement, Step
 from mend.project import Environment, Project, environment
 from mend.replay import Replay
-from mend.steps import Facets, Keeper, Wanted
+from mend.steps import Facets, Keeper
 from mend.target import Identity
 from mend.versions import VersionTable
 
 OPERATIONS = ["revision", "index", "operation", "objects", "state", "detail"]
 NOTHING = Replay("history", "", None, (), (), None, True, True, (), "", 0.0)
-_DEFAULT_PATH = '"$user", public'
-_GUARDED = re.compile(r"\bif\s+(not\s+)?exists\b|\bor\s+replace\b", re.IGNORECASE)
-_ALREADY = {"table": "42P07", "index": "42P07", "view": "42P07", "matview": "42P07", "sequence": "42P07", "column": "42701"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ class Facts:
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """What else the journal keeps."""
-        return {"operations": self.operations.to_dict("records")}
+        return {"operations": [{str(k): v for k, v in row.items()} for row in self.operations.to_dict("records")]}
 
 
 def relation_of(change: Change) -> str:
@@ -168,7 +162,7 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
         raise ProjectBroken(f"{past.broken[0].path}: {past.broken[0].problem}. Nothing was changed. Repair the file and run again.")
     table = _version_table(environ, tables, found)
     replayed, seen, operations = chosen[1:] if chosen else (NOTHING, (), pd.DataFrame(columns=OPERATIONS))
-    now = facets(live)
+    now = catalog.facets(live)
     keeper = Keeper(site.target.settings.schema_name, sha256(f"{chosen[0].id if chosen else ''} {site.last_run}")[:16], steps.primary_keys(now))
     return Facts(
         past=past,
@@ -194,7 +188,7 @@ def _sizes(site: Site, seen: Sequence[Seen]) -> dict[str, weights.Size]:
     relations |= {weights.table_changed(one.statement.sql) for one in seen}
     with site.target.reading(site.run_id) as conn:
         frame = queries.frame(conn, "target/sizes", relations=sorted(relations - {""}))
-    return {row.relation: weights.Size(int(row.rows_estimate), int(row.size_bytes)) for row in frame.itertuples()}
+    return {str(row["relation"]): weights.Size(int(row["rows_estimate"]), int(row["size_bytes"])) for row in frame.to_dict("records")}
 
 
 def _environment(project: Project) -> Environment | MendError:
@@ -202,11 +196,6 @@ def _environment(project: Project) -> Environment | MendError:
         return environment(project)
     except MendError as error:
         return error
-
-
-def facets(snapshot: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """A snapshot as a mapping."""
-    return {(row.kind, row.identity): row.definition for row in snapshot.itertuples()}
 
 
 Found = tuple[Revision, Replay, tuple[Seen, ...], pd.DataFrame]
@@ -235,8 +224,8 @@ class _Comparer:
             progress=lambda done, total, text: self.site.progress(f"{text} ({done} of {total})"),
         )
         frame = compare.compare(replayed, self.live, live_major=self.site.identity.version_num // 10000)
-        rows = zip(replayed.statements, frame.itertuples(), strict=True)
-        seen = tuple(Seen(statement, row.state, row.detail, None if pd.isna(row.ran) else bool(row.ran)) for statement, row in rows)
+        rows = zip(replayed.statements, frame.to_dict("records"), strict=True)
+        seen = tuple(Seen(one, row["state"], row["detail"], None if row["ran"] is pd.NA else bool(row["ran"])) for one, row in rows)
         return revision, replayed, seen, compare.operations(frame)
 
 
@@ -311,245 +300,3 @@ def evidence(facts: Facts) -> dict[str, Any]:
         "objects": {f"{kind} {identity}": text for (kind, identity), text in sorted(facts.live.items()) if concerns(kind, identity, text)},
         "data_operations": {str(n): str(one.ran) for n, one in enumerate(facts.seen) if one.state == "DATA"},
     }
-
-
-def retry(facts: Facts) -> list[tuple[int, str, str]]:
-    """(operation, says, what a plain retry would do there), for the operations that are in its way."""
-    found = []
-    for one in facts.seen:
-        if one.state not in ("DONE", "DIFFERENT"):
-            continue
-        guarded = _GUARDED.search(one.statement.sql)
-        if not guarded:
-            found.append((one.statement.operation, one.statement.says, f"fails: {_refusal(one)}"))
-        elif one.state == "DIFFERENT":
-            found.append((one.statement.operation, one.statement.says, f"reports success and changes nothing: {one.detail}"))
-    return found
-
-
-def _refusal(one: Seen) -> str:
-    for change in one.statement.changes:
-        if change.before is None:
-            return f"{change.kind} {change.identity} exists already ({_ALREADY.get(change.kind, '42710')})"
-        if change.after is None:
-            return f"{change.kind} {change.identity} is gone already"
-    return "it was done already"
-
-
-def ways_out(facts: Facts, *, blocked: str) -> list[tuple[Choice, tuple[Step, ...]]]:
-    """The four options, the best first, each with its steps or with why it is not possible."""
-    if facts.revision is None or (facts.stamped and facts.complete()):
-        return []
-    ways = [_resume(facts, blocked), _roll_back(facts), _stamp(facts), _retry(facts)]
-    first = "stamp" if facts.complete() else "retry" if facts.untouched() else "resume"
-    weighed = [(choice, tuple(_weighed(step, facts) for step in made)) for choice, made in ways]
-    return sorted(weighed, key=lambda way: way[0].option != first)
-
-
-def _weighed(step: Step, facts: Facts) -> Step:
-    """The step with about how long it takes, and how many rows it changes at the most."""
-    seconds = sum(weights.seconds(s.sql, facts.sizes, rewrites=step.rewrite) for s in step.statements)
-    changed = [facts.sizes[table].rows for s in step.statements if (table := weights.table_changed(s.sql)) in facts.sizes]
-    return replace(step, estimated_s=round(seconds, 2), rows_expected=sum(changed) if changed else None)
-
-
-def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
-    says, costs = "Run the operations that are missing, then record the revision", "what is done stays; the locks of the missing operations"
-    why_not = blocked or facts.replayed.error or _undecided(facts) or _not_mendable(facts) or _not_runnable(facts) or ("nothing is missing" if facts.complete() else "")
-    if why_not:
-        return Choice("resume", says, costs, False, why_not), ()
-    missing = [one for one in facts.seen if one.ran is not True]
-    made = tuple(step for one in missing for step in _cleared(one, facts))
-    if _computed(facts, missing) and not _keeps_to_record(facts, missing):
-        return Choice("resume", says, costs), (*made, _upgrade(facts, _without(facts, made)))
-    wanted = [w for one in missing if (w := _wanted(one, facts))]
-    return Choice("resume", says, costs), _recorded((*made, *steps.make(wanted, live=_without(facts, made), keeper=facts.keeper)), facts)
-
-
-def _undecided(facts: Facts) -> str:
-    """The row changes of which nobody knows whether they ran."""
-    if facts.replayed.reads and not facts.data_operations and not facts.untouched():
-        return "upgrade() reads rows, so it may have changed rows by SQL that a replay cannot see; say data_operations=ran or not_run"
-    open_ = [str(one.statement.operation) for one in facts.seen if one.state == "DATA" and one.ran is None]
-    return f"the catalog cannot tell whether operation {', '.join(open_)} ran; say data_operations=ran or not_run" if open_ else ""
-
-
-def _not_mendable(facts: Facts) -> str:
-    """What is DIFFERENT in a way that no step here repairs."""
-    for one in facts.seen:
-        if one.state == "DIFFERENT" and not all(_repairable(change, facts.live) for change in one.statement.changes):
-            return f"operation {one.statement.operation} ({one.statement.says}) is DIFFERENT: {one.detail}"
-    return ""
-
-
-def _repairable(change: Change, live: Facets) -> bool:
-    now = live.get((change.kind, change.identity))
-    return now in (change.before, change.after) or _invalid(change, live) or _not_valid(change, live)
-
-
-def _invalid(change: Change, live: Facets) -> bool:
-    """The wanted index is there, and INVALID."""
-    now = live.get((change.kind, change.identity), "")
-    return change.kind == "index" and now != change.after and catalog.index_state(now)[0] == change.after
-
-
-def _not_valid(change: Change, live: Facets) -> bool:
-    """The wanted constraint is there, and NOT VALID."""
-    return change.kind == "constraint" and change.after is not None and live.get((change.kind, change.identity)) == f"{change.after} NOT VALID"
-
-
-def _cleared(one: Seen, facts: Facts) -> list[Step]:
-    """Drop the INVALID index that a missing statement will build."""
-    bad = [c for c in one.statement.changes if _invalid(c, facts.live)]
-    return [steps.drop_index(c.identity, facts.live[c.kind, c.identity], says=f"Drop the INVALID index {c.identity}") for c in bad]
-
-
-def _without(facts: Facts, made: Iterable[Step]) -> dict[tuple[str, str], str]:
-    """The live catalog as it is after those steps."""
-    gone = {(e.kind, e.identity) for step in made for e in step.after if e.definition is None}
-    return {key: text for key, text in facts.live.items() if key not in gone}
-
-
-def _wanted(one: Seen, facts: Facts) -> Wanted | None:
-    """The statement to run for a missing one: itself, or VALIDATE where its constraint is only NOT VALID."""
-    changes = one.statement.changes
-    waiting = [c for c in changes if _not_valid(c, facts.live)]
-    if waiting and len(waiting) == len(changes):
-        c = waiting[0]
-        sql = f"alter table {names.parent(c.identity)} validate constraint {names.last(c.identity)}"
-        return Wanted(sql, f"Validate {c.identity}", (Change(c.kind, c.identity, facts.live[c.kind, c.identity], c.after),))
-    size = facts.sizes.get(weights.table_changed(one.statement.sql)) if one.statement.data else None
-    at_most = weights.rows_ceiling(size) if size else None
-    return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data, _settings(one.statement), at_most)
-
-
-def _settings(statement: replay.Statement) -> tuple[str, ...]:
-    """What the project's session had set when it sent the statement."""
-    path = statement.search_path
-    return (*((f"set local search_path = {path}",) if path not in ("", _DEFAULT_PATH) else ()), *statement.settings)
-
-
-def _not_runnable(facts: Facts) -> str:
-    """Why upgrade() cannot be run for what is missing, where only it knows the SQL."""
-    missing = [one for one in facts.seen if one.ran is not True]
-    if (facts.loses_stamp or facts.lost_silently) and _computed(facts, missing) and not _keeps_to_record(facts, missing):
-        return "only upgrade() knows the missing SQL, and it loses the version row when it runs (see Prevent): repair the file first"
-    return ""
-
-
-def _keeps_to_record(facts: Facts, missing: Sequence[Seen]) -> bool:
-    """Whether the recorded SQL is all that is missing although upgrade() reads rows: the operator says that the row changes ran."""
-    return facts.data_operations == "ran" and all(one.statement.rendered and one.state != "DATA" for one in missing)
-
-
-def _computed(facts: Facts, missing: Sequence[Seen]) -> bool:
-    """Whether the missing SQL depends on rows that upgrade() reads, or could not be written out."""
-    return bool(facts.replayed.reads) or not all(one.statement.rendered for one in missing)
-
-
-def _upgrade(facts: Facts, live: Facets) -> Step:
-    """Run upgrade() under the project's interpreter, skipping what is done; Alembic records the revision in the same transaction."""
-    assert facts.revision is not None
-    ran = [one.statement.sql for one in facts.seen if one.ran is True]
-    wanted = facts.changes()
-    return Step(
-        says=f"Run upgrade() of {facts.revision.id} under {facts.project.python}, leaving out {_left_out(facts, len(ran))}; it reads rows, so its SQL is known only as it runs",
-        kind="upgrade",
-        statements=tuple(Statement(one.statement.sql) for one in facts.seen if one.ran is not True),
-        transactional=False,
-        retryable=False,
-        before=tuple(Expect(c.kind, c.identity, live.get((c.kind, c.identity))) for c in wanted),
-        after=tuple(Expect(c.kind, c.identity, c.after) for c in wanted),
-        irreversible="its SQL is computed from rows as it runs, so no inverse is known beforehand",
-        arguments={
-            "revision": facts.revision.id,
-            "skip": ran,
-            "recorded": [one.statement.sql for one in facts.seen],
-            "rows": "leave" if facts.data_operations == "ran" else "send",
-        },
-    )
-
-
-def _left_out(facts: Facts, count: int) -> str:
-    rows = " and every change of rows" if facts.data_operations == "ran" else ""
-    return f"the {count} statements that are done{rows}"
-
-
-def _recorded(made: tuple[Step, ...], facts: Facts) -> tuple[Step, ...]:
-    """The steps, the last of which also records the revision: in the same transaction where there is one."""
-    if facts.revision is None or facts.stamped:
-        return made
-    move = versions.advance(facts.table, facts.revision.id, facts.past.parents(facts.revision.id))
-    last = made[-1] if made else None
-    if last is not None and last.kind == "sql" and last.transactional:
-        undo = tuple(replace(back, statements=(*move.back, *back.statements)) for back in last.undo)
-        joined = replace(last, says=f"{last.says}; record revision {facts.revision.id}", statements=(*last.statements, *move.forward), undo=undo)
-        return (*made[:-1], joined)
-    return (*made, _record_step(move, facts.revision))
-
-
-def _record_step(move: versions.Move, revision: Revision) -> Step:
-    back = Step(says=f"Take revision {revision.id} out of the version table", statements=move.back)
-    return Step(says=f"Record revision {revision.id}", statements=move.forward, undo=(back,))
-
-
-def _roll_back(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
-    says = "Take back the operations that are done; the revision can then be repaired and run from the start"
-    rows = [one.statement.says for one in facts.seen if one.state == "DATA" and one.ran]
-    costs = "the work that is done" + (f"; changed rows stay as they are: {'; '.join(rows)}" if rows else "") + "; values in dropped columns are kept in schema mend"
-    why_not = "the revision is recorded: use alembic downgrade" if facts.stamped else "nothing is there to take back" if facts.untouched() else _foreign(facts)
-    if why_not:
-        return Choice("roll_back", says, costs, False, why_not), ()
-    try:
-        again = [one.statement.sql for one in facts.seen if one.state == "DONE" and locks.runs_in_transaction(one.statement.sql)]
-        made = steps.take_back(_there(facts), says="Take back the operations that are done", again=again, live=facts.live, keeper=facts.keeper)
-    except NotInvertible as error:
-        return Choice("roll_back", says, costs, False, error.message), ()
-    return Choice("roll_back", says, costs, bool(made), "" if made else "no operation that is done can be seen in the catalog"), made
-
-
-def _there(facts: Facts) -> list[Change]:
-    """What the revision changed and is in the database now, as it is now."""
-    found = ((c, facts.live.get((c.kind, c.identity))) for c in _spans(facts))
-    return [Change(c.kind, c.identity, c.before, now) for c, now in found if now != c.before]
-
-
-def _spans(facts: Facts) -> tuple[Change, ...]:
-    """First state of every object the revision touches, also of those that end as they began."""
-    first: dict[tuple[str, str], Change] = {}
-    for one in facts.seen:
-        for change in one.statement.changes:
-            first.setdefault((change.kind, change.identity), change)
-    return tuple(first.values())
-
-
-def _foreign(facts: Facts) -> str:
-    """An object that is in none of the states the revision gives it: somebody else's work is not taken back."""
-    states: dict[tuple[str, str], set[str | None]] = {}
-    for one in facts.seen:
-        for c in one.statement.changes:
-            states.setdefault((c.kind, c.identity), set()).update((c.before, c.after))
-    for change in _there(facts):
-        known = change.after in states[change.kind, change.identity]
-        if not known and not any(_invalid(c, facts.live) or _not_valid(c, facts.live) for one in facts.seen for c in one.statement.changes if (c.kind, c.identity) == (change.kind, change.identity)):
-            return f"{change.kind} {change.identity} is not as the revision makes it: {change.after}"
-    return ""
-
-
-def _stamp(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
-    says, costs = "Record exactly this revision, and no later one", "nothing but the version row changes"
-    why_not = "it is recorded already" if facts.stamped else "" if facts.complete() else _undecided(facts) or "not every operation is DONE"
-    return Choice("stamp", says, costs, not why_not, why_not), () if why_not else _recorded((), facts)
-
-
-def _retry(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
-    says, costs = "Nothing is half-done: run alembic upgrade again", "whatever made it fail may do so again"
-    why_not = "it is recorded already" if facts.stamped else "" if facts.untouched() else "operations are done already; see Would a plain retry work?"
-    if not why_not and facts.lost_silently:
-        why_not = "env.py runs SQL before context.configure(), so a retry reports success and is rolled back"
-    return Choice("retry", says, costs, not why_not, why_not), ()
-
-
-def remains(facts: Facts) -> list[str]:
-    """After a roll back: what is still there."""
-    return [f"{c.kind} {c.identity} is still {c.after or 'gone'}" for c in _there(facts)]

@@ -32,7 +32,7 @@ def differences(conn: Connection, expects: Iterable[Expect]) -> list[str]:
     wanted = tuple(expects)
     if not wanted:
         return []
-    live = {(row.kind, row.identity): row.definition for row in catalog.snapshot(conn).itertuples()}
+    live = catalog.facets(catalog.snapshot(conn))
     found = ((e, live.get((e.kind, e.identity))) for e in wanted)
     return [f"{e.kind} {e.identity}: expected {e.definition or '(absent)'}, found {now or '(absent)'}" for e, now in found if now != e.definition]
 
@@ -146,7 +146,7 @@ def by_catalog(target: Target, n: int, step: Step) -> Outcome:
 
 def _half_done(conn: Connection, step: Step) -> bool:
     """Whether each object is the one that the step makes or takes away, in whatever state: somebody else's is never cleared."""
-    live = {(str(row.kind), str(row.identity)): str(row.definition) for row in catalog.snapshot(conn).itertuples()}
+    live = catalog.facets(catalog.snapshot(conn))
     known = {(e.kind, e.identity, catalog.index_state(e.definition)[0]) for e in (*step.before, *step.after) if e.definition}
     there = [(*key, catalog.index_state(live[key])[0]) for key in {(e.kind, e.identity) for e in step.after} if key in live]
     return all(one in known for one in there)

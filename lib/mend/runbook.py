@@ -11,9 +11,10 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast, get_args
 
 from mend import aftermath, archive, capture, catalog, execute, ledger, lineage, parameters, show
 from mend import plan as plans
@@ -93,7 +94,8 @@ class Run:
 
     def __init__(self, slug: str, values: Mapping[str, Any]) -> None:
         self.slug, self.values = slug, dict(values)
-        self.action = os.environ.get("MEND_ACTION", "plan")
+        self.action = _action()
+        self._progress: Callable[[str], None] = _say
         self.mode: ModuleType = importlib.import_module(f"mend.modes.{slug}")
         self.record, self.sealed_by_parent = _record(slug, self.values, self.action)
         self.journal = self.record.journal
@@ -142,10 +144,6 @@ class Run:
         configured = self.values.get("python") or str(self.target.settings.python or "")
         return Project(Path(ini).resolve(), find_python(Path(ini), configured), None)
 
-    def _progress(self, text: str) -> None:
-        """One line for who watches, and a heartbeat for papermill."""
-        print(text, file=sys.stderr, flush=True)
-
     @_recorded
     def diagnose(self) -> None:
         """Run every check and show the verdicts."""
@@ -158,7 +156,8 @@ class Run:
         capture.display(show.verdicts(self.diagnosis))
 
     def _diagnosed(self, **overrides: Any) -> Diagnosis:
-        return self.mode.diagnose(self.site, **(self._mode_values() | overrides))
+        found: Diagnosis = self.mode.diagnose(self.site, **(self._mode_values() | overrides))
+        return found
 
     def _mode_values(self) -> dict[str, Any]:
         """The mode's own parameters, without those that every runbook has."""
@@ -189,7 +188,7 @@ class Run:
         except Refused as refused:
             raise self._stale_instead(refused) from refused
         evidence = dict(plan.evidence) | {"last_run": self.last_run or None}
-        return plans.replace(plan, evidence=evidence, target=self.identity.key())
+        return replace(plan, evidence=evidence, target=self.identity.key())
 
     def _stale_instead(self, refused: Refused) -> Refused:
         """Where the approved plan is no longer possible, what changed since is the better answer."""
@@ -256,7 +255,7 @@ class Run:
         from mend import widgets
 
         def apply(progress: Callable[[str], None]) -> None:
-            self._progress = progress  # type: ignore[method-assign]
+            self._progress = progress
             self._apply_typed(plan)
 
         capture.display(widgets.approval(database=self.identity.database, digest=plan.digest(), apply=apply))
@@ -364,12 +363,26 @@ class Run:
             archive.seal(self.record, secrets=self.target.secrets() if hasattr(self, "target") else (), notebook=notebook)
 
 
+def _action() -> archive.Action:
+    """What the command that started this kernel asked for; a notebook run by hand plans."""
+    wanted = os.environ.get("MEND_ACTION", "plan")
+    for action in get_args(archive.Action):
+        if action == wanted:
+            return cast("archive.Action", action)
+    raise InvalidParameter(f"MEND_ACTION is {wanted!r}. Nothing was changed. It is one of {', '.join(get_args(archive.Action))}.")
+
+
+def _say(text: str) -> None:
+    """One line for who watches, and a heartbeat for papermill."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _stale(lines: list[str]) -> PlanIsStale:
     listed = "\n  ".join(lines)
     return PlanIsStale(f"The database moved since the plan was made. Nothing was changed. What changed:\n  {listed}\nMake a new plan and review it.", differences=lines)
 
 
-def _record(slug: str, values: Mapping[str, Any], action: str) -> tuple[archive.Record, bool]:
+def _record(slug: str, values: Mapping[str, Any], action: archive.Action) -> tuple[archive.Record, bool]:
     """The record of this run, and whether the command that started this kernel will seal it."""
     if given := os.environ.get("MEND_RUN"):
         record = archive.Record(Path(given))

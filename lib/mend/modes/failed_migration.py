@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from mend import halfway, patch, queries, violations
-from mend.diagnosis import Check, Diagnosis, Site
+from mend import halfway, patch, queries, violations, ways
+from mend.diagnosis import Check, Diagnosis, Site, Verdict
 from mend.errors import InvalidParameter, MendError, Refused, WrongDatabase
 from mend.halfway import Facts
 from mend.plan import Plan
@@ -52,21 +54,21 @@ def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Di
 def _timed(question: Callable[[Site, Facts], Check], site: Site, facts: Facts) -> Check:
     started = time.monotonic()
     check = question(site, facts)
-    return Check(**{**check.__dict__, "seconds": time.monotonic() - started})
+    return replace(check, seconds=time.monotonic() - started)
 
 
 def _environment(site: Site, facts: Facts) -> Check:
     """Does the project's env.py lead to this target?"""
-    asks = {"name": "environment", "question": "Does env.py lead to this database?", "healthy_when": "Both lines name the same system identifier and database."}
+    asks = partial(Check, name="environment", question="Does env.py lead to this database?", healthy_when="Both lines name the same system identifier and database.")
     if isinstance(facts.environment, MendError):
-        return Check(**asks, verdict="could_not_check", says="It could not be proven.", why=facts.environment.message)
+        return asks(verdict="could_not_check", says="It could not be proven.", why=facts.environment.message)
     frame = pd.DataFrame([_place("target", site.identity), _place("env.py", facts.environment)])
     if facts.environment.system_identifier is None:
         why = "the role that env.py uses may not run pg_control_system(): grant EXECUTE on it"
-        return Check(**asks, verdict="could_not_check", says="It could not be proven.", frame=frame, why=why)
+        return asks(verdict="could_not_check", says="It could not be proven.", frame=frame, why=why)
     same = halfway.same_database(site.identity, facts.environment)
     says = "env.py leads to this database." if same else f"env.py leads to {facts.environment.database}, which is not this target."
-    return Check(**asks, verdict="healthy" if same else "found", says=says, frame=frame)
+    return asks(verdict="healthy" if same else "found", says=says, frame=frame)
 
 
 def _place(who: str, where: Any) -> dict[str, Any]:
@@ -85,15 +87,15 @@ def _version_rows(site: Site, facts: Facts) -> Check:
 def _operations(site: Site, facts: Facts) -> Check:
     """Which operations of the failed revision are done?"""
     frame = facts.operations.drop(columns="revision")
-    asks = {"name": "operations", "question": "Which operations of the failed revision are done?", "healthy_when": "All are DONE and the revision is recorded, or none is and it is not."}
+    asks = partial(Check, name="operations", question="Which operations of the failed revision are done?", healthy_when="All are DONE and the revision is recorded, or none is and it is not.")
     if facts.revision is None:
-        return Check(**asks, verdict="healthy", says="No revision is pending.", frame=frame)
+        return asks(verdict="healthy", says="No revision is pending.", frame=frame)
     counts = frame["state"].value_counts()
     told = ", ".join(f"{counts[state]} {state}" for state in ("DONE", "NOT_DONE", "DIFFERENT", "DATA") if state in counts) or "it has no operations"
     recorded = "recorded" if facts.stamped else "not recorded"
     consistent = facts.complete() if facts.stamped else facts.untouched() and not facts.lost_silently
     says = f"Revision {facts.revision.id} is {recorded}; of its {len(frame)} operations: {told}. {_how(facts)}"
-    return Check(**asks, verdict="healthy" if consistent else "found", says=says, frame=frame, sql=facts.operation_sql())
+    return asks(verdict="healthy" if consistent else "found", says=says, frame=frame, sql=facts.operation_sql())
 
 
 def _how(facts: Facts) -> str:
@@ -117,7 +119,7 @@ def _sessions(site: Site, facts: Facts) -> Check:
     with site.target.reading(site.run_id) as conn:
         frame = queries.frame(conn, "failed_migration/sessions", relations=sorted(facts.tables_touched()), own=_MAINTAINED)
     hidden = not site.identity.superuser and (frame["query"] == "<insufficient privilege>").any()
-    verdict = "found" if len(frame) else "healthy"
+    verdict: Verdict = "found" if len(frame) else "healthy"
     says = f"{len(frame)} sessions run DDL, sit in a transaction, or hold locks on its tables." if len(frame) else "No session is in the way."
     why = "some queries of other roles are hidden: grant pg_monitor" if hidden else ""
     return Check("sessions", "Is the failed migration still running?", "could_not_check" if hidden else verdict, says, "There are 0 sessions of the migration, and 0 hold a lock that the missing operations need.", frame, frame.attrs["sql"], why)
@@ -126,33 +128,33 @@ def _sessions(site: Site, facts: Facts) -> Check:
 def _retry(site: Site, facts: Facts) -> Check:
     """Would a plain retry work?"""
     waits = facts.revision is not None and not facts.stamped
-    frame = pd.DataFrame(halfway.retry(facts) if waits else [], columns=["operation", "says", "would"])
-    asks = {"name": "retry", "question": "Would a plain retry work?", "healthy_when": "The answer is yes: no operation of the revision is in the way of itself."}
+    frame = pd.DataFrame(ways.retry(facts) if waits else [], columns=["operation", "says", "would"])
+    asks = partial(Check, name="retry", question="Would a plain retry work?", healthy_when="The answer is yes: no operation of the revision is in the way of itself.")
     if not waits:
-        return Check(**asks, verdict="healthy", says="There is nothing to retry.", frame=frame)
+        return asks(verdict="healthy", says="There is nothing to retry.", frame=frame)
     if facts.lost_silently:
-        return Check(**asks, verdict="found", says="No: it reports success, and everything is rolled back. env.py runs SQL before context.configure().", frame=frame)
+        return asks(verdict="found", says="No: it reports success, and everything is rolled back. env.py runs SQL before context.configure().", frame=frame)
     if frame.empty:
-        return Check(**asks, verdict="healthy", says="Yes: nothing of the revision is in the database.", frame=frame)
-    return Check(**asks, verdict="found", says=f"No: it stops at operation {frame['operation'].iloc[0]}.", frame=frame)
+        return asks(verdict="healthy", says="Yes: nothing of the revision is in the database.", frame=frame)
+    return asks(verdict="found", says=f"No: it stops at operation {frame['operation'].iloc[0]}.", frame=frame)
 
 
 def _cause(site: Site, facts: Facts) -> Check:
     """Which rows stand in the way of what is missing?"""
     columns = ["object", "says", "groups", "rows", "runbook"]
-    asks = {"name": "cause", "question": "Why did it fail?", "healthy_when": "Nothing that stops the missing operations is found."}
+    asks = partial(Check, name="cause", question="Why did it fail?", healthy_when="Nothing that stops the missing operations is found.")
     wanted = facts.obstacles()
     sql = ";\n".join(o.sql for o in wanted)
     try:
         with site.target.reading(site.run_id) as conn:
             found = [_count(conn, o) for o in wanted]
     except MendError as error:
-        return Check(**asks, verdict="could_not_check", says="The rows could not be read.", why=error.message, sql=sql)
+        return asks(verdict="could_not_check", says="The rows could not be read.", why=error.message, sql=sql)
     frame = pd.DataFrame([row for row in found if row["groups"]], columns=columns)
     if frame.empty:
-        return Check(**asks, verdict="healthy", says="No row stands in the way. A lock or a timeout leaves no trace; it may be gone.", frame=frame, sql=sql)
+        return asks(verdict="healthy", says="No row stands in the way. A lock or a timeout leaves no trace; it may be gone.", frame=frame, sql=sql)
     first = frame.iloc[0]
-    return Check(**asks, verdict="found", says=f"{first['object']}: {first['says']}. Mend it first, with {first['runbook']}.", frame=frame, sql=sql)
+    return asks(verdict="found", says=f"{first['object']}: {first['says']}. Mend it first, with {first['runbook']}.", frame=frame, sql=sql)
 
 
 def _count(conn: Any, wanted: violations.Obstacle) -> dict[str, Any]:
@@ -172,20 +174,20 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
     if option and option not in OPTIONS:
         raise InvalidParameter(f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty.")
     _require_same_database(diagnosis)
-    ways = halfway.ways_out(facts, blocked=_blocked(diagnosis))
     blocked = _blocked(diagnosis)
-    by_itself = [c.option for c, _ in ways if c.possible and (c.option != "roll_back" or blocked)]
+    options = ways.ways_out(facts, blocked=blocked)
+    by_itself = [c.option for c, _ in options if c.possible and (c.option != "roll_back" or blocked)]
     chosen = option or next(iter(by_itself), "")
-    choice, steps = next(((c, s) for c, s in ways if c.option == chosen), (None, ()))
+    choice, steps = next(((c, s) for c, s in options if c.option == chosen), (None, ()))
     if choice is not None and not choice.possible:
-        raise Refused(f"{option} is not possible: {choice.why_not}. Nothing was changed. Possible: {', '.join(c.option for c, _ in ways if c.possible) or 'none'}.")
+        raise Refused(f"{option} is not possible: {choice.why_not}. Nothing was changed. Possible: {', '.join(c.option for c, _ in options if c.possible) or 'none'}.")
     patches = patch.steps(diagnosis.prevent) if write_patch and choice else ()
     return Plan(
         slug=SLUG,
         target={},
         evidence=diagnosis.evidence,
         chosen=chosen or "none",
-        options=tuple(c for c, _ in ways),
+        options=tuple(c for c, _ in options),
         steps=(*steps, *patches),
         next=_next(facts, chosen, diagnosis),
         warnings=_warnings(facts, diagnosis),
@@ -213,7 +215,7 @@ def _next(facts: Facts, chosen: str, diagnosis: Diagnosis) -> str:
     if chosen == "retry":
         return f"Nothing is half-applied. {f'{blocked} Then run' if blocked else 'Run'}: alembic -c {ini} upgrade {facts.revision.id}"
     if not chosen:
-        return "No way out is safe without you. " + "; ".join(f"{c.option}: {c.why_not or 'name it as option'}" for c, _ in halfway.ways_out(facts, blocked=blocked))
+        return "No way out is safe without you. " + "; ".join(f"{c.option}: {c.why_not or 'name it as option'}" for c, _ in ways.ways_out(facts, blocked=blocked))
     return f"Then: {blocked + ' Then: ' if blocked else ''}alembic -c {ini} upgrade {'heads' if len(facts.past.heads) > 1 else 'head'}"
 
 
@@ -230,9 +232,10 @@ def verify_with(made: Plan) -> Mapping[str, Any]:
 def unmet(made: Plan, again: Diagnosis) -> Sequence[str]:
     """What the plan promised and a new diagnosis does not find."""
     facts: Facts = again.facts
-    problems = [f"{row.identity}: {row.state}" for row in again.check("leftovers").frame.itertuples() if row.kind == "invalid index" and row.identity in facts.touched()]
+    left = again.check("leftovers").frame.to_dict("records")
+    problems = [f"{row['identity']}: {row['state']}" for row in left if row["kind"] == "invalid index" and row["identity"] in facts.touched()]
     if made.chosen == "roll_back":
-        return problems + halfway.remains(facts)
+        return problems + ways.remains(facts)
     if not facts.stamped:
         problems.append(f"the version row is not {made.evidence['revision']}")
     lacking = facts.operations[facts.operations["state"].isin(["NOT_DONE", "DIFFERENT"])].to_dict("records")
