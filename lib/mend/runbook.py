@@ -19,14 +19,17 @@ from typing import Any, cast, get_args
 from mend import aftermath, archive, capture, catalog, execute, ledger, lineage, parameters, show
 from mend import plan as plans
 from mend import target as targets
-from mend.diagnosis import Diagnosis, Site
+from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import (
     InvalidParameter,
     MendError,
     NotApproved,
     OutcomeUnknown,
+    PlanConsumed,
     PlanIsStale,
+    ProjectBroken,
     Refused,
+    ReplayFailed,
     RunNotFound,
     VerificationFailed,
 )
@@ -147,8 +150,7 @@ class Run:
     @_recorded
     def diagnose(self) -> None:
         """Run every check and show the verdicts."""
-        carried_on = self.mode.verify_with((self._applied.undoes or self._applied).plan) if self.action in ("undo", "resume") else {}
-        self.diagnosis = self._diagnosed(**carried_on)
+        self.diagnosis = self._diagnosed_again() if self.action in ("undo", "resume") else self._diagnosed()
         for check in self.diagnosis.checks:
             self.journal.append("check", check.as_record(), server_time="")
         for kind, rows in getattr(self.diagnosis.facts, "tables", dict)().items():
@@ -159,6 +161,17 @@ class Run:
         found: Diagnosis = self.mode.diagnose(self.site, **(self._mode_values() | overrides))
         return found
 
+    def _diagnosed_again(self) -> Diagnosis:
+        """With the applied plan's revision.  An undo goes on without a diagnosis: the old code may be back, its revision file gone."""
+        carried_on = self.mode.verify_with((self._applied.undoes or self._applied).plan)
+        try:
+            return self._diagnosed(**carried_on)
+        except (ProjectBroken, ReplayFailed) as error:
+            if not self._taking_back:
+                raise
+            asks = {"question": "What does the diagnosis say?", "healthy_when": "It can be made; an undo does not need it."}
+            return Diagnosis((Check("diagnosis", verdict="could_not_check", says="It could not be made.", why=error.message, **asks),), {})
+
     def _mode_values(self) -> dict[str, Any]:
         """The mode's own parameters, without those that every runbook has."""
         return {key: value for key, value in self.values.items() if key not in parameters.COMMON}
@@ -166,7 +179,8 @@ class Run:
     @_recorded
     def answer(self, name: str) -> None:
         """Show one check: verdict, rows, what healthy looks like, and the SQL behind it."""
-        capture.display(show.check(self._seen().check(name)))
+        asked = name if self._seen().facts is not None else "diagnosis"
+        capture.display(show.check(self._seen().check(asked)))
 
     def _seen(self) -> Diagnosis:
         if self.diagnosis is None:
@@ -255,6 +269,8 @@ class Run:
         from mend import widgets
 
         def apply(progress: Callable[[str], None]) -> None:
+            if self.done:  # a second click is no failure of the run
+                raise PlanConsumed("This run applied its plan already. Nothing was changed now. Run the cells below.")
             self._progress = progress
             self._apply_typed(plan)
 
