@@ -65,7 +65,7 @@ def _row_security(change: Change) -> tuple[Act, ...]:
         was, will = (word in (text or "") for text in (change.before, change.after))
         if was != will:
             statements.append(f"alter table {change.identity} {on if will else off} row level security")
-    return acted(change, Phase.ALTER, tuple(statements))
+    return acted(change, Phase.CREATE if change.after else Phase.ALTER, tuple(statements))
 
 
 def _replica_identity(change: Change) -> tuple[Act, ...]:

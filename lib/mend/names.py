@@ -47,6 +47,51 @@ def bare(identity: str) -> str:
     return ".".join([*holders, name.partition("(")[0] if not name.startswith('"') else _quoted(name)])
 
 
+def spaced(text: str) -> list[str]:
+    """The words, names and other characters of a piece of SQL, spaces too; each parenthesis with its whole content is one."""
+    found, depth = [""], 0
+    for token in TOKEN.finditer(text):
+        depth -= token[0] == ")"
+        if depth == 0 and token[0] != ")":
+            found.append("")
+        found[-1] += token[0]
+        depth += token[0] == "("
+    return found[1:]
+
+
+def pieces(text: str) -> list[str]:
+    """``spaced`` without the spaces.
+
+    >>> pieces('UNIQUE NULLS NOT DISTINCT (a, "b)") DEFERRABLE')
+    ['UNIQUE', 'NULLS', 'NOT', 'DISTINCT', '(a, "b)")', 'DEFERRABLE']
+    """
+    return [piece for piece in spaced(text) if not piece.isspace()]
+
+
+def items(group: str) -> tuple[str, ...]:
+    """What stands between the commas of a parenthesis.
+
+    >>> items('(lower((a)::text), "b,c" DESC)')
+    ('lower((a)::text)', '"b,c" DESC')
+    """
+    found = [""]
+    for piece in spaced(group[1:-1]):
+        if piece == ",":
+            found.append("")
+        else:
+            found[-1] += piece
+    return tuple(item.strip() for item in found)
+
+
+def unquoted(name: str) -> str:
+    """The name itself.
+
+    >>> unquoted('"a""b"'), unquoted("a")
+    ('a"b', 'a')
+    """
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
 def chains(text: str) -> Iterator[str]:
     """Every dotted name in a piece of SQL, outside strings: ``public.t.c``, and bare ones: ``c``."""
     chain: list[str] = []

@@ -6,18 +6,19 @@ Used by every mode that makes or takes back schema objects.  A `Wanted` is one s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pandas as pd
 
-from mend import ddl, kept, locks, names
+from mend import ddl, locks, names, sqltext
 from mend.catalog import COLUMNS, Change, index_state
 from mend.errors import NotInvertible
+from mend.kept import Facets, Keeper, Keeping, keepings, primary_keys
 from mend.plan import Expect, Lock, Statement, Step
 
-Facets = Mapping[tuple[str, str], str]
+__all__ = ["Facets", "Keeper", "Wanted", "drop_index", "make", "net", "primary_keys", "take_back"]
 
 
 @dataclass(frozen=True)
@@ -35,43 +36,47 @@ class Wanted:
     settings: tuple[str, ...] = ()
     at_most: int | None = None
 
-    def texts(self, already: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """The settings, unless they hold already, then the statement."""
-        return (self.sql,) if self.settings == already else (*self.settings, self.sql)
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """Where the content is kept that a way back would lose, and the primary keys that tell its rows apart."""
-
-    schema: str
-    key: str
-    primary_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def primary_keys(live: Facets) -> dict[str, tuple[str, ...]]:
-    """Quoted primary key columns by table, from a snapshot."""
-    found = {}
-    for (kind, identity), definition in live.items():
-        if kind == "constraint" and (match := re.match(r"PRIMARY KEY \((.*?)\)", definition)):
-            found[names.parent(identity)] = tuple(part.strip() for part in match[1].split(","))
-    return found
-
 
 def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Step, ...]:
     """Steps that run the statements in order: one transaction for each run of neighbours that can share one."""
-    steps = []
-    for transactional, group in groupby(wanted, key=lambda w: locks.runs_in_transaction(w.sql)):
-        members = list(group)
-        steps += [_together(members, live, keeper)] if transactional else [_alone(w, live) for w in members]
-    return tuple(steps)
+    found: list[Step] = []
+    for together, group in groupby(enumerate(wanted), key=lambda one: _shares(*one)):
+        members = [one for _, one in group]
+        own = replace(keeper, key=f"{keeper.key}{len(found)}")
+        for run in [members] if together is not None else [[one] for one in members]:
+            found.append(_together(run, live, own) if together is not None else _alone(run[0], live))
+            live = _moved(live, (change for one in run for change in one.changes))
+    return tuple(found)
+
+
+def _shares(n: int, wanted: Wanted) -> int | None:
+    """With which neighbours a statement shares a transaction; None: with nobody, for it runs outside of any.
+
+    A new value of an enum cannot be used by the transaction that adds it (55P04), so that one is committed first.
+    """
+    if not locks.runs_in_transaction(wanted.sql):
+        return None
+    return n if _ADDS_VALUE.match(wanted.sql) else -1
+
+
+_ADDS_VALUE = re.compile(r"\s*alter\s+type\s.*\sadd\s+value\s", re.IGNORECASE | re.DOTALL)
+
+
+def _moved(state: Facets, changes: Iterable[Change]) -> dict[tuple[str, str], str]:
+    """The catalog after these changes."""
+    now = dict(state)
+    for change in changes:
+        now.pop((change.kind, change.identity), None)
+        if change.after is not None:
+            now[change.kind, change.identity] = change.after
+    return now
 
 
 def _together(wanted: Sequence[Wanted], live: Facets, keeper: Keeper) -> Step:
     """One transaction, and its way back in one transaction."""
-    texts = [text for w, previous in zip(wanted, [None, *wanted], strict=False) for text in w.texts(previous.settings if previous else ())]
     ceilings = {w.sql: w.at_most for w in wanted if w.at_most is not None}
-    step = _transaction("; ".join(w.says for w in wanted), texts, [w.changes for w in wanted], live, keeper)
+    pairs = [(_texts(w, previous), w.changes) for w, previous in zip(wanted, [None, *wanted], strict=False)]
+    step = _transaction("; ".join(w.says for w in wanted), pairs, live, keeper)
     made = {change.identity for w in wanted for change in w.changes if change.before is None}
     step = replace(step, statements=tuple(replace(s, at_most=ceilings.get(s.sql)) for s in step.statements))
     rows = [w.says for w in wanted if w.changes_rows and not _goes_along(w.sql, made)]
@@ -81,6 +86,15 @@ def _together(wanted: Sequence[Wanted], live: Facets, keeper: Keeper) -> Step:
     return step
 
 
+def _texts(wanted: Wanted, previous: Wanted | None) -> tuple[str, ...]:
+    """The statement with what must be set for it, unless that holds already; what held for the one before ends."""
+    before = previous.settings if previous else ()
+    if before == wanted.settings:
+        return (wanted.sql,)
+    ends = dict.fromkeys(re.sub(r"^(?i:set local) ([\w.]+).*", r"set local \1 to default", text, flags=re.DOTALL) for text in before)
+    return (*ends, *wanted.settings, wanted.sql)
+
+
 _UPDATE = re.compile(r"^\s*UPDATE\s+(?:ONLY\s+)?(?P<table>[\w.\"]+)\s+SET\s+(?P<column>[\w\"]+)\s*=(?P<rest>[^,]*)$", re.IGNORECASE | re.DOTALL)
 _INSERT = re.compile(r"^\s*INSERT\s+INTO\s+(?P<table>[\w.\"]+)[\s(]", re.IGNORECASE)
 
@@ -88,8 +102,12 @@ _INSERT = re.compile(r"^\s*INSERT\s+INTO\s+(?P<table>[\w.\"]+)[\s(]", re.IGNOREC
 def _goes_along(sql: str, made: set[str]) -> bool:
     """Whether a row change is only about what the same step makes, so that the way back takes it along.
 
-    Recognised: an UPDATE of one column, an INSERT into one table. Anything else counts as not.
+    Recognised: an UPDATE of one column, an INSERT into one table, and nothing else written. Anything else counts as not. What
+    triggers write is not seen: an UPDATE that moves an ``updated_at`` counts as going along, and leaves that moved.
     """
+    written = [lock for lock in locks.locks_of(sql) if lock.mode not in ("ACCESS SHARE", "ROW SHARE")]
+    if len(written) != 1 or len(sqltext.statements(sql)) != 1:
+        return False
     if update := _UPDATE.match(sql):
         table = update["table"] if "." in update["table"] else f"public.{update['table']}"
         return f"{table}.{update['column']}" in made or table in made
@@ -98,23 +116,55 @@ def _goes_along(sql: str, made: set[str]) -> bool:
     return False
 
 
-def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Change]], live: Facets, keeper: Keeper, *, again: Sequence[str] = ()) -> Step:
-    """The statements in one transaction, after those that keep the content they would lose; undo puts it back.
+@dataclass(frozen=True)
+class _Part:
+    """One statement, or several, of a transaction: what changes, the catalog before and after, and how content is kept."""
 
-    ``parts``: what changes, statement by statement, because a rename is recognised only on its own.
+    texts: tuple[str, ...]
+    changes: tuple[Change, ...]
+    before: Facets
+    after: Facets
+    keepings: tuple[Keeping, ...]
+
+    def statements(self) -> tuple[Statement, ...]:
+        """Keep, do, note."""
+        kept = tuple(s for one in self.keepings for s in one.keep)
+        return (*kept, *(Statement(text) for text in self.texts), *(s for one in self.keepings for s in one.note))
+
+
+Pairs = Sequence[tuple[Sequence[str], Sequence[Change]]]
+
+
+def _parts(pairs: Pairs, live: Facets, keeper: Keeper, *, keeping: bool) -> list[_Part]:
+    """Statement by statement, because a rename is recognised only on its own, and content is kept only once it is there.
+
+    Raises: NotInvertible.
     """
-    before, after = _expects(net(change for part in parts for change in part), live)
+    parts, state = [], live
+    for n, (texts, changes) in enumerate(pairs):
+        lost = [c.reversed() for c in changes]
+        kept = tuple(keepings(lost, keeper=keeper, purpose=f"forth{n}", content=state)) if keeping else ()
+        after = _moved(state, changes)
+        parts.append(_Part(tuple(texts), tuple(changes), state, after, kept))
+        state = after
+    return parts
+
+
+def _transaction(says: str, pairs: Pairs, live: Facets, keeper: Keeper, *, again: Sequence[str] = ()) -> Step:
+    """The statements in one transaction, each after those that keep the content it would lose; undo puts that back."""
+    before, after = _expects(net(change for _, changes in pairs for change in changes), live)
     try:
-        keepings = [k for part in parts for k in _keepings([c.reversed() for c in part], keeper, "forth")]
-        undo, irreversible = _way_back(parts, before, after, keeper, keepings, again, _after(live, parts)), ""
+        parts = _parts(pairs, live, keeper, keeping=True)
+        undo, irreversible = _way_back(parts, before, after, keeper, again), ""
     except NotInvertible as error:
-        keepings, undo, irreversible = [], (), error.message
-    statements = (*(s for keeping in keepings for s in keeping.keep), *(Statement(text) for text in texts))
+        parts = _parts(pairs, live, keeper, keeping=False)
+        undo, irreversible = (), error.message
+    statements = tuple(statement for part in parts for statement in part.statements())
     return Step(
         says=says,
         statements=statements,
         locks=_locks(statements),
-        rewrite=_worst(locks.rewrites(text) for text in texts),
+        rewrite=_worst(locks.rewrites(text) for part in parts for text in part.texts),
         before=before,
         after=after,
         undo=undo,
@@ -122,40 +172,62 @@ def _transaction(says: str, texts: Sequence[str], parts: Sequence[Sequence[Chang
     )
 
 
-def _way_back(parts: Sequence[Sequence[Change]], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, keepings: Sequence[kept.Keeping], again: Sequence[str], now: pd.DataFrame) -> tuple[Step, ...]:
-    """Objects back, then content, then the rules that content must satisfy; what this loses in turn is kept first.
-
-    Raises: NotInvertible.
-    """
-    if not any(parts):
+def _way_back(parts: Sequence[_Part], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, again: Sequence[str]) -> tuple[Step, ...]:
+    """The last part first.  Raises: NotInvertible."""
+    if not any(part.changes for part in parts):
         return ()
-    texts = again or [text for part in reversed(parts) for text in ddl.inverse_of(part, live=now)]
-    rules = [text for text in texts if _RULE.search(text)] if keepings else []
-    statements = (
-        *(s for part in parts for keeping in _keepings(part, keeper, "back") for s in keeping.keep),
-        *(Statement(text) for text in texts if text not in rules),
-        *(s for keeping in keepings for s in keeping.restore),
-        *(Statement(text) for text in rules),
-    )
-    said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part))
+    statements = tuple(s for n, part in reversed(list(enumerate(parts))) for s in _part_back(n, part, keeper, again))
+    said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part.changes))
     return (Step(says=f"Take back {said}", statements=statements, locks=_locks(statements), before=after, after=before),)
 
 
-def _after(live: Facets, parts: Sequence[Sequence[Change]]) -> pd.DataFrame:
-    """The catalog as it will be: what hangs on a view that must be made anew is taken from it."""
-    now = dict(live)
-    for change in (change for part in parts for change in part):
-        now.pop((change.kind, change.identity), None)
-        if change.after is not None:
-            now[change.kind, change.identity] = change.after
-    return pd.DataFrame([(*key, text) for key, text in now.items()], columns=list(COLUMNS), dtype="str")
+def _part_back(n: int, part: _Part, keeper: Keeper, again: Sequence[str]) -> tuple[Statement, ...]:
+    """Keep what this loses in turn; objects back, then content, then the rules that content must satisfy."""
+    texts = tuple(again) or ddl.inverse_of(part.changes, live=_frame(part.after))
+    first, rules = _split(texts, in_order=not again) if part.keepings else (texts, ())
+    return (
+        *(s for one in part.keepings for s in one.compare),
+        *(s for one in keepings(part.changes, keeper=keeper, purpose=f"back{n}", content=part.after) for s in one.keep),
+        *(Statement(text) for text in first),
+        *(s for one in part.keepings for s in one.restore),
+        *(Statement(text) for text in rules),
+        *(s for one in part.keepings for s in one.finish),
+    )
+
+
+_CONTENT = re.compile(r"create (?:unlogged )?table |alter table .* (?:add column .*|alter column .* type .*)$|alter table .* rename ", re.IGNORECASE | re.DOTALL)
+_RULE = re.compile(
+    r"set not null|add constraint|create unique index|validate constraint|create (?:constraint )?trigger|(?:enable|disable) \w* ?trigger|create (?:or replace )?rule|"
+    r"create materialized view|row level security|replica identity|comment on (?:constraint|index|trigger|rule|materialized view)",
+    re.IGNORECASE,
+)
+
+
+def _split(texts: Sequence[str], *, in_order: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What must be there for content to come back, and what the content must satisfy, or what is made from it.
+
+    Our own texts are in an order that has this place; a project's need not be.
+    """
+    if not in_order:
+        return tuple(t for t in texts if not _RULE.search(t)), tuple(t for t in texts if _RULE.search(t))
+    at = max((n + 1 for n, text in enumerate(texts) if _CONTENT.match(text)), default=0)
+    return tuple(texts[:at]), tuple(texts[at:])
+
+
+def _frame(state: Facets) -> pd.DataFrame:
+    """A catalog as ``ddl`` takes it: what hangs on a view that must be made anew is taken from it."""
+    return pd.DataFrame([(*key, text) for key, text in state.items()], columns=list(COLUMNS), dtype="str")
 
 
 def _alone(wanted: Wanted, live: Facets) -> Step:
     """A statement outside any transaction; an index that it leaves half built is dropped before it is tried again."""
     before, after = _expects(net(wanted.changes), live)
+    texts = tuple(Statement(re.sub(r"(?i)^set local ", "set ", text)) for text in (*wanted.settings, wanted.sql))
     index = next((c for c in wanted.changes if c.kind == "index"), None)
-    drop = (Statement(f"drop index concurrently if exists {index.identity}"),) if index and index.after else ()
+    if index and index.after is None and index.before is not None:
+        found = drop_index(index.identity, live.get(("index", index.identity), index.before), says=wanted.says)
+        return replace(found, statements=texts)
+    drop = (Statement(f"drop index concurrently if exists {index.identity}"),) if index else ()
     back = Step(
         says=f"Drop index {index.identity}" if index else "",
         statements=drop,
@@ -168,7 +240,7 @@ def _alone(wanted: Wanted, live: Facets) -> Step:
     )
     return Step(
         says=wanted.says,
-        statements=tuple(Statement(re.sub(r"(?i)^set local ", "set ", text)) for text in wanted.texts()),
+        statements=texts,
         transactional=False,
         retryable=False,  # a failed try leaves an INVALID index, and the next one would meet it (facts 1.5)
         locks=tuple(locks.locks_of(wanted.sql)),
@@ -225,8 +297,16 @@ def take_back(changes: Sequence[Change], *, says: str, again: Sequence[str], liv
     rest = tuple(c for c in changes if c not in indexes)
     steps = [drop_index(c.identity, live[c.kind, c.identity], says=f"Drop index {c.identity}") for c in indexes]
     if rest:
-        steps.append(_transaction(says, ddl.inverse_of(rest, live=_after(live, ())), [[c.reversed() for c in rest]], live, keeper, again=again))
+        made_of = (ddl.inverse_of(rest, live=_frame(live)), [c.reversed() for c in rest])
+        steps.append(_transaction(says, [made_of], live, keeper, again=_without_indexes(again, indexes)))
     return tuple(steps)
+
+
+def _without_indexes(texts: Sequence[str], indexes: Sequence[Change]) -> tuple[str, ...]:
+    """Those of the statements that make none of these indexes: each of them is built again by a step of its own."""
+    known = {names.unquoted(names.last(index.identity)) for index in indexes}
+    made = (re.match(r'\s*create\s+(?:unique\s+)?index\s+(?:if\s+not\s+exists\s+)?("(?:[^"]|"")*"|\S+)', text, re.IGNORECASE) for text in texts)
+    return tuple(text for text, match in zip(texts, made, strict=True) if not match or names.unquoted(match[1]) not in known)
 
 
 def net(changes: Iterable[Change]) -> tuple[Change, ...]:
@@ -242,24 +322,6 @@ def _expects(changes: Sequence[Change], live: Facets) -> tuple[tuple[Expect, ...
     """What must stand before (what is live now), and what must stand after."""
     before = tuple(Expect(c.kind, c.identity, live.get((c.kind, c.identity))) for c in changes)
     return before, tuple(Expect(c.kind, c.identity, c.after) for c in changes)
-
-
-_RULE = re.compile(r"SET NOT NULL|ADD CONSTRAINT|CREATE UNIQUE INDEX|VALIDATE CONSTRAINT|CREATE TRIGGER", re.IGNORECASE)
-
-
-def _keepings(changes: Sequence[Change], keeper: Keeper, purpose: str) -> list[kept.Keeping]:
-    """How the content is kept that the inverse of these changes loses.  Raises: NotInvertible without a primary key."""
-    tables = {c.identity for c in changes if c.kind == "table"}
-    found = []
-    for lost in ddl.losses(changes):
-        table = lost if lost in tables else names.parent(lost)
-        if lost in tables:
-            found.append(kept.table(keeper.schema, keeper.key + purpose, lost))
-        elif table in keeper.primary_keys:
-            found.append(kept.column(keeper.schema, keeper.key + purpose, lost, keeper.primary_keys[table]))
-        else:
-            raise NotInvertible(f"{table} has no primary key, so the values of {lost} could not be kept")
-    return found
 
 
 def _locks(statements: Iterable[Statement]) -> tuple[Lock, ...]:

@@ -42,7 +42,7 @@ def obstacle(change: Change, live: Facets | None = None) -> Obstacle | None:
 
 def _unique_index(identity: str, definition: str, _live: Facets | None) -> Obstacle | None:
     definition = index_state(definition)[0]
-    parts = _pieces(definition)
+    parts = names.pieces(definition)
     if parts[:2] != ["CREATE", "UNIQUE"]:
         return None
     where = _after(definition, "WHERE") if "WHERE" in parts else ""
@@ -53,7 +53,7 @@ def _unique_index(identity: str, definition: str, _live: Facets | None) -> Obsta
 
 
 def _constraint(identity: str, definition: str, live: Facets | None) -> Obstacle | None:
-    table, parts = names.parent(identity), _pieces(definition)
+    table, parts = names.parent(identity), names.pieces(definition)
     groups = [part for part in parts if part.startswith("(")]
     if parts[0] == "CHECK":
         return _check(identity, table, groups[0], parts)
@@ -94,7 +94,7 @@ def _duplicates(identity: str, source: str, keys: Sequence[str], *, where: str =
 
 
 def _orphans(identity: str, table: str, definition: str, live: Facets | None) -> Obstacle | None:
-    parts = _pieces(definition)
+    parts = names.pieces(definition)
     columns, keys = [part for part in parts if part.startswith("(")][:2]
     if _is_temporal(columns):
         return None
@@ -115,42 +115,10 @@ def _orphans(identity: str, table: str, definition: str, live: Facets | None) ->
 # -- reading definitions -----------------------------------------------------------------------------------------------
 
 
-def _pieces(text: str) -> list[str]:
-    """The words and names of a definition, each parenthesis with its whole content as one piece; no spaces.
-
-    >>> _pieces('UNIQUE NULLS NOT DISTINCT (a, "b)") DEFERRABLE')
-    ['UNIQUE', 'NULLS', 'NOT', 'DISTINCT', '(a, "b)")', 'DEFERRABLE']
-    """
-    return [piece for piece in _spaced(text) if not piece.isspace()]
-
-
-def _spaced(text: str) -> list[str]:
-    """``_pieces`` with the spaces between them."""
-    found, depth = [""], 0
-    for token in names.TOKEN.finditer(text):
-        depth -= token[0] == ")"
-        if depth == 0 and token[0] != ")":
-            found.append("")
-        found[-1] += token[0]
-        depth += token[0] == "("
-    return found[1:]
-
-
 def _after(definition: str, word: str) -> str:
     """What follows a word of a definition that stands outside parentheses."""
-    parts = _spaced(definition)
+    parts = names.spaced(definition)
     return "".join(parts[parts.index(word) + 1 :]).strip()
-
-
-def _items(group: str) -> list[str]:
-    """The parts of a parenthesis between its commas."""
-    items = [""]
-    for piece in _spaced(group[1:-1]):
-        if piece == ",":
-            items.append("")
-        else:
-            items[-1] += piece
-    return [item.strip() for item in items]
 
 
 def _keys(group: str) -> list[str]:
@@ -159,12 +127,12 @@ def _keys(group: str) -> list[str]:
     >>> _keys('(lower((a)::text), b DESC NULLS LAST, "c,d" COLLATE "C" text_pattern_ops, (e + 1))')
     ['lower((a)::text)', 'b', '"c,d" COLLATE "C"', '(e + 1)']
     """
-    return [_key(item) for item in _items(group)]
+    return [_key(item) for item in names.items(group)]
 
 
 def _key(item: str) -> str:
     """A column, ``f(...)`` or ``(...)``, whatever comes before the first space; then perhaps COLLATE and a name."""
-    parts = [*_spaced(item), " "]
+    parts = [*names.spaced(item), " "]
     end = next(n for n, part in enumerate(parts) if part.isspace())
     if parts[end + 1 : end + 2] == ["COLLATE"]:
         end = next(n for n, part in enumerate(parts) if part.isspace() and n > end + 2)
@@ -173,4 +141,4 @@ def _key(item: str) -> str:
 
 def _is_temporal(group: str) -> bool:
     """Whether a key has a period: ``valid WITHOUT OVERLAPS``, ``PERIOD valid``."""
-    return any(len(_pieces(item)) > 1 for item in _items(group))
+    return any(len(names.pieces(item)) > 1 for item in names.items(group))
