@@ -1,7 +1,8 @@
 """What mend keeps in the target itself: schema ``mend``, its table ``run``, and who may read it.  SQL only; `execute` sends it.
 
 The ledger makes a plan apply once, and keeps each journal's head and length where an editor of the record cannot reach.
-The schema's comment starts with ``mend:``; catalog snapshots leave such schemas out.
+The schema's comment starts with ``mend:``; catalog snapshots leave such schemas out.  Every text is for ``exec_driver_sql``, which reads
+percent signs: a name's own are doubled.
 """
 
 from __future__ import annotations
@@ -23,13 +24,25 @@ class Entry:
     digest: str
 
 
+# Not from public alone: ALTER DEFAULT PRIVILEGES may have given a new schema to somebody.
+_REVOKE = """do $mend$ declare granted record; begin
+  for granted in select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as role
+                   from pg_namespace as n, aclexplode(n.nspacl) as a where n.nspname = {0} and a.grantee <> n.nspowner
+  loop execute 'revoke all on schema ' || quote_ident({0}) || ' from ' || granted.role; end loop;
+end $mend$"""
+
+
+def _name(schema: str) -> pgsql.Identifier:
+    return pgsql.Identifier(schema.replace("%", "%%"))
+
+
 def schema_statements(schema: str) -> tuple[str, ...]:
     """SQL that makes the ledger, readable by its owner only; harmless where it is there already."""
-    name = pgsql.Identifier(schema)
+    name = _name(schema)
     texts = (
         pgsql.SQL("create schema if not exists {0}").format(name),
         pgsql.SQL("comment on schema {0} is {1}").format(name, pgsql.Literal(MARK)),
-        pgsql.SQL("revoke all on schema {0} from public").format(name),
+        pgsql.SQL(_REVOKE).format(pgsql.Literal(schema.replace("%", "%%"))),
         pgsql.SQL(
             "create table if not exists {0}.run (run_id text primary key, slug text not null, digest text not null unique, action text not null, "
             "started_at timestamptz not null default clock_timestamp(), finished_at timestamptz, outcome text not null default 'started', "
@@ -55,14 +68,14 @@ def last(conn: Connection, schema: str) -> Entry | None:
     if state(conn, schema) != "ours":
         return None
     query = pgsql.SQL("select run_id, digest from {0}.run order by started_at desc, run_id desc limit 1")
-    row = conn.exec_driver_sql(query.format(pgsql.Identifier(schema)).as_string(None)).fetchone()
+    row = conn.exec_driver_sql(query.format(_name(schema)).as_string(None)).fetchone()
     return Entry(*row) if row else None
 
 
 def begin_run(schema: str, *, run_id: str, slug: str, digest: str, action: str) -> tuple[str, dict[str, Any]]:
     """The insert that consumes a plan; the unique digest makes a second use fail with 23505."""
     text = pgsql.SQL("insert into {0}.run (run_id, slug, digest, action) values (%(run_id)s, %(slug)s, %(digest)s, %(action)s)")
-    return text.format(pgsql.Identifier(schema)).as_string(None), {"run_id": run_id, "slug": slug, "digest": digest, "action": action}
+    return text.format(_name(schema)).as_string(None), {"run_id": run_id, "slug": slug, "digest": digest, "action": action}
 
 
 def end_run(schema: str, *, run_id: str, outcome: str, length: int, head: str) -> tuple[str, dict[str, Any]]:
@@ -70,13 +83,13 @@ def end_run(schema: str, *, run_id: str, outcome: str, length: int, head: str) -
     text = pgsql.SQL(
         "update {0}.run set outcome = %(outcome)s, finished_at = clock_timestamp(), journal_length = %(length)s, journal_head = %(head)s where run_id = %(run_id)s"
     )
-    return text.format(pgsql.Identifier(schema)).as_string(None), {"run_id": run_id, "outcome": outcome, "length": length, "head": head}
+    return text.format(_name(schema)).as_string(None), {"run_id": run_id, "outcome": outcome, "length": length, "head": head}
 
 
 def anchor(conn: Connection, schema: str, run_id: str) -> tuple[int, str] | None:
     """(journal length, journal head) as the target remembers them, or None."""
     if state(conn, schema) != "ours":
         return None
-    text = pgsql.SQL("select journal_length, journal_head from {0}.run where run_id = %s").format(pgsql.Identifier(schema))
+    text = pgsql.SQL("select journal_length, journal_head from {0}.run where run_id = %s").format(_name(schema))
     row = conn.exec_driver_sql(text.as_string(None), (run_id,)).fetchone()
     return (int(row[0]), str(row[1])) if row and row[0] is not None else None
