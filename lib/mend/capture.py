@@ -28,7 +28,8 @@ def display(shown: Any) -> None:
 
     show(shown)
     if bundle := _bundle(shown):
-        _shown.setdefault(shell.execution_count, []).append(bundle)
+        # Not shell.execution_count: some versions of IPython count a cell before it runs, others after.
+        _shown.setdefault(len(shell.user_ns["In"]) - 1, []).append(bundle)
 
 
 def _bundle(shown: Any) -> dict[str, str]:
