@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
+import mend
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -223,3 +226,59 @@ def test_the_steps_that_cannot_be_taken_back_say_so_if_they_were_done() -> None:
 def test_the_sql_of_a_step_is_one_text_to_review() -> None:
     step = Step("", (Statement("select 1;\n"), Statement("select 2")))
     assert step.sql() == "select 1;\nselect 2;"
+
+
+PURE = ("plan", "versions", "kept", "violations", "steps", "ddl", "names", "belonging", "renames")
+LIBRARIES = {"__future__", "collections", "dataclasses", "enum", "functools", "itertools", "pandas", "re", "typing"}
+FROM_ROOMS_THAT_READ_OR_WRITE = {"journal": {"canonical", "sha256"}, "catalog": {"COLUMNS", "Change", "index_state"}}
+ACTS = {
+    "open",
+    "print",
+    "input",
+    "exec",
+    "eval",
+    "exec_driver_sql",
+    "execute",
+    "read_text",
+    "write_text",
+    "read_bytes",
+    "write_bytes",
+    "now",
+    "connect",
+    "getenv",
+}
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_what_makes_plans_neither_reads_nor_writes(room: str) -> None:
+    tree = ast.parse((Path(mend.__file__).parent / f"{room}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert {alias.name.partition(".")[0] for alias in node.names} <= LIBRARIES
+        elif isinstance(node, ast.ImportFrom):
+            names, (package, _, own) = {alias.name for alias in node.names}, str(node.module).partition(".")
+            if package == "psycopg":
+                assert names == {"sql"}
+            elif package == "mend":
+                assert not names & {
+                    "journal",
+                    "catalog",
+                    "target",
+                    "queries",
+                    "execute",
+                    "settings",
+                    "files",
+                    "archive",
+                }
+                assert names <= FROM_ROOMS_THAT_READ_OR_WRITE.get(own, names)
+            else:
+                assert package in LIBRARIES
+        elif isinstance(node, ast.Call):
+            called = (
+                node.func.id
+                if isinstance(node.func, ast.Name)
+                else node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else ""
+            )
+            assert called not in ACTS
