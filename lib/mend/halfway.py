@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from mend import catalog, compare, ddl, history, names, queries, replay, scratch, steps, violations, weights
+from mend import catalog, compare, ddl, history, holders, names, queries, replay, scratch, steps, violations, weights
 from mend.catalog import Change
 from mend.diagnosis import Site
 from mend.errors import MendError, ProjectBroken
@@ -26,6 +27,7 @@ from mend.target import Identity
 from mend.versions import VersionTable
 
 OPERATIONS = ["revision", "index", "operation", "objects", "state", "detail"]
+_PATH_ENTRY = re.compile(r'"(?:[^"]|"")+"|[^",\s]+')
 NOTHING = Replay("history", "", None, (), (), None, True, True, (), "", 0.0)
 
 
@@ -82,7 +84,7 @@ class Facts:
 
     def untouched(self) -> bool:
         """No statement ran, and nothing of it is there."""
-        return all(one.ran is False for one in self.seen)
+        return all(one.ran is False and one.state != "DIFFERENT" for one in self.seen)
 
     def changes(self) -> tuple[Change, ...]:
         """What the whole revision changes: first state to last of every object."""
@@ -150,13 +152,15 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
     past = history.read(project.alembic_ini, python=project.python)
     with ThreadPoolExecutor(1) as beside:  # env.py takes as long as its imports; the replay need not wait for it
         asked = beside.submit(_environment, project)
-        with site.target.reading(site.run_id) as conn:
+        with holders.named(site.target, site.run_id), site.target.reading(site.run_id) as conn:
             tables = history.version_tables(conn)
             found = history.version_rows(conn)
             live = catalog.snapshot(conn)
             roles = tuple(queries.frame(conn, "target/roles")["role"])
         server = scratch.choose(site.target, version_num=site.identity.version_num, roles=roles)
-        chosen = _choose(_Comparer(site, project, past, server, live), set(found["version_num"]), revision)
+        # Of several version tables env.py says which one counts; one alone needs not wait for it.
+        rows = _version_table(asked.result(), tables, found).rows if len(tables) > 1 else found["version_num"]
+        chosen = _choose(_Comparer(site, project, past, server, live), set(rows), revision)
         environ = asked.result()
     if chosen is None and past.broken:
         raise ProjectBroken(f"{past.broken[0].path}: {past.broken[0].problem}. Nothing was changed. Repair the file and run again.")
@@ -225,7 +229,7 @@ class _Comparer:
         )
         frame = compare.compare(replayed, self.live, live_major=self.site.identity.version_num // 10000)
         rows = zip(replayed.statements, frame.to_dict("records"), strict=True)
-        seen = tuple(Seen(one, row["state"], row["detail"], None if row["ran"] is pd.NA else bool(row["ran"])) for one, row in rows)
+        seen = tuple(Seen(one, row["state"], row["detail"], None if pd.isna(row["ran"]) else bool(row["ran"])) for one, row in rows)
         return revision, replayed, seen, compare.operations(frame)
 
 
@@ -255,14 +259,20 @@ def _told(one: Seen, data_operations: str) -> Seen:
 
 
 def _version_table(environ: Environment | MendError, tables: pd.DataFrame, rows: pd.DataFrame) -> VersionTable:
-    """The version table that env.py configures; without that, the only one there is."""
+    """The version table that env.py configures; without a schema, the one that its search_path finds first."""
     name, schema = ("alembic_version", None) if isinstance(environ, MendError) else (environ.version_table, environ.version_table_schema)
-    candidates = tables[(tables["table"] == name) & ((tables["schema"] == schema) if schema else True)]
-    if schema is None:
-        schema = str(candidates["schema"].iloc[0]) if len(candidates) else "public"
+    schema = schema or _found_first(environ, set(tables[tables["table"] == name]["schema"]))
     present = rows[(rows["schema"] == schema) & (rows["table"] == name)]["version_num"]
     exists = bool(((tables["schema"] == schema) & (tables["table"] == name)).any())
     return VersionTable(schema, name, tuple(sorted(present)), exists)
+
+
+def _found_first(environ: Environment | MendError, schemas: set[str]) -> str:
+    """The first of these schemas on env.py's search_path; with none of them on it, the one where a new table would go."""
+    path, role = ("public", "") if isinstance(environ, MendError) else (environ.search_path, environ.role)
+    entries = [entry[1:-1].replace('""', '"') if entry.startswith('"') else entry for entry in _PATH_ENTRY.findall(path)]
+    named = [role if entry == "$user" else entry for entry in entries]
+    return next((one for one in named if one in schemas), next((one for one in named if one != role), "public"))
 
 
 def _placed(rows: pd.DataFrame, table: VersionTable, past: History) -> pd.DataFrame:
