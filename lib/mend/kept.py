@@ -114,7 +114,7 @@ def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...
     same = " and ".join(f"{_kept(f't.{one}', types[one])} = k.{one}" for one in primary_key)
     keep = (
         *_alone_with(owner, content),
-        Statement(f"create table {place} as select {keys}, {_kept(name, definition)} as {name} from {owner} where {name} is not null"),
+        Statement(f"create table {place} as select {keys}, {_kept(name, definition)} as {name} from {owner} where {_kept(name, definition)} is not null"),
         _comment(place, change.identity),
     )
     value = _restored(f"k.{name}", definition)

@@ -191,7 +191,9 @@ def _recorded(made: tuple[Step, ...], facts: Facts) -> tuple[Step, ...]:
     move = versions.advance(facts.table, facts.revision.id, facts.past.parents(facts.revision.id))
     last = made[-1] if made else None
     if last is not None and last.kind == "sql" and last.transactional:
-        undo = tuple(replace(back, statements=(*move.back, *back.statements)) for back in last.undo)
+        plain = (Step(says=f"Take revision {facts.revision.id} out of the version table", statements=()),)  # the statements changed nothing else
+        first, *others = last.undo or plain
+        undo = () if last.irreversible else (replace(first, statements=(*move.back, *first.statements)), *others)
         joined = replace(last, says=f"{last.says}; record revision {facts.revision.id}", statements=(*last.statements, *move.forward), undo=undo)
         return (*made[:-1], joined)
     return (*made, _record_step(move, facts.revision))
