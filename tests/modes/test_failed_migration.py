@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fix_runs import SLUG, Desk, Look, options, verdict
 from fix_shop import Broken
-from mend import halfway, history, patch, replay, steps
+from mend import halfway, history, replay, steps
 from mend.catalog import Change
 from mend.diagnosis import Check, Diagnosis
 from mend.errors import InvalidParameter, Refused, WrongDatabase
@@ -432,12 +432,35 @@ def test_the_whole_way_by_the_real_command(desk: Desk, broken: Incident) -> None
     assert {run["incident"] for run in desk.mend("runs").document["runs"]} == {"INC-7"}
 
 
-def test_the_patch_is_written_only_when_it_is_asked_for(desk: Desk, broken: Incident) -> None:
+def revision_file(incident: Broken) -> Path:
+    return next((incident.project.directory / "migrations" / "versions").glob(f"{incident.parameters['revision']}*"))
+
+
+def test_the_patch_is_written_only_when_it_is_asked_for_and_undo_takes_it_back(desk: Desk, broken: Incident) -> None:
     incident = broken("interrupted_index")
-    path = next((incident.project.directory / "migrations" / "versions").glob("4d7f20c91be6*"))
-    text = path.read_text()
+    look = Look(incident.url)
+    before, text = look.catalog(), revision_file(incident).read_text()
+    plan = desk.plan(incident, write_patch="yes")
+    assert revision_file(incident).read_text() == text, "a plan writes no file either"
+    applied = desk.apply(plan)
+    assert applied.code == 0, applied.err
+    assert "if_not_exists=True" in revision_file(incident).read_text()
+    assert desk.plan(incident).code == 0
+    undone = desk.here("undo", applied.run_id)
+    assert undone.code == 0, undone.err
+    assert (look.catalog(), revision_file(incident).read_text()) == (before, text)
     assert desk.apply(desk.plan(incident)).code == 0
-    assert path.read_text() == text
+    assert revision_file(incident).read_text() == text
+
+
+@pytest.mark.parametrize(("kind", "after"), [("step_started", True), ("step_done", False)])
+def test_a_run_killed_around_writing_the_patch_is_gone_on_with(desk: Desk, broken: Incident, kind: str, after: bool) -> None:
+    incident = broken("interrupted_index")
+    plan = desk.plan(incident, write_patch="yes")
+    killed = desk.crash("apply", plan.run_id, "--approve", plan.digest, kind=kind, nth=len(plan.document["plan"]["steps"]), after=after)
+    resumed = desk.here("resume", killed)
+    assert resumed.code == 0, resumed.err
+    assert "if_not_exists=True" in revision_file(incident).read_text()
 
 
 def test_plain_papermill_runs_it_without_parameters_in_an_empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab_of_its_own: Path) -> None:
@@ -449,4 +472,3 @@ def test_plain_papermill_runs_it_without_parameters_in_an_empty_home(tmp_path: P
     assert done.returncode == 0, done.stderr
     (run_id,) = [path.name for path in (tmp_path / "outputs").iterdir()]
     assert verdict(run_id) == "whole"
-    assert patch is not None
