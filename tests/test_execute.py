@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from mend.execute import Writer
 from mend.journal import Journal
 from mend.plan import Expect, Lock, Plan, Statement, Step
 from mend.server import Server
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 Incident = Callable[[str], Broken]
 INDEX = "ix_orders_status_placed_at"
@@ -205,6 +207,46 @@ def test_a_blocker_is_named_and_the_step_gives_way_until_it_is_gone(writer: Writ
     assert writer.journal.of("step_retried")[0].payload["blockers"][0]["pid"] == pid
 
 
+def test_a_session_that_is_ended_in_its_transaction_leaves_nothing(writer: Writer, database: str) -> None:
+    with pytest.raises(StepFailed, match=r"57P01.*It was rolled back"):
+        execute.apply(writer, plan_of(sql("insert into t values (4, 'z')", "select pg_terminate_backend(pg_backend_pid())")))
+    assert Look(database).query("select count(*) from t") == [(3,)]
+
+
+def test_a_statement_that_takes_too_long_is_ended_and_rolled_back(writer: Writer, database: str) -> None:
+    quick = Writer(**{**writer.__dict__, "statement_timeout_ms": 100})
+    with pytest.raises(StepFailed, match=r"57014.*It was rolled back"):
+        execute.apply(quick, plan_of(sql("insert into t values (4, 'z')", "select pg_sleep(60)")))
+    assert Look(database).query("select count(*) from t") == [(3,)]
+
+
+def test_an_answer_to_commit_that_is_lost_is_looked_up(writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = execute._transaction
+
+    @contextmanager
+    def cut(conn: Connection, writer: Writer, **more: Any) -> Iterator[None]:
+        with real(conn, writer, **more):
+            yield
+        if kinds(writer)[-1] == "step_xid":
+            raise OperationalError("commit", None, psycopg.OperationalError("server closed the connection unexpectedly"))
+
+    monkeypatch.setattr(execute, "_transaction", cut)
+    with pytest.raises(StepFailed, match=r"It took effect all the same \(transaction \d+ is committed\)"):
+        execute.apply(writer, plan_of(sql("insert into t values (4, 'z')")))
+    assert writer.journal.of("step_failed")[0].payload["outcome"] == "done"
+
+
+def test_an_interrupt_while_it_waits_to_try_again_is_an_interruption(writer: Writer, database: str) -> None:
+    def impatient(text: str) -> None:
+        if "trying again" in text:
+            raise KeyboardInterrupt
+
+    step = sql("alter table t add column c int", locks=(Lock("public.t", "ACCESS EXCLUSIVE"),))
+    with Look(database).holding("select * from t"), pytest.raises(Interrupted, match=f"mend resume {writer.run_id}"):
+        execute.apply(Writer(**{**writer.__dict__, "progress": impatient, "lock_timeout_ms": 50}), plan_of(step))
+    assert writer.journal.of("step_failed")[0].payload["outcome"] == "rolled_back"
+
+
 # --- the plan that was reviewed is the plan that runs -------------------------------------------------------------------
 
 
@@ -337,6 +379,20 @@ def test_a_blocker_that_never_ends_leaves_everything_as_it_was(desk: Desk, broke
     assert (look.catalog(), look.rows()) == (before, rows)
     assert verdict(failed.run_id) == "whole"
     assert desk.apply(desk.plan(incident)).code == 0, "a new plan applies once the blocker is gone"
+
+
+def test_a_step_that_gave_up_is_gone_on_with_once_the_blocker_is_gone(desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "_BACKOFF_S", (0.05,))
+    incident = broken("interrupted_index")
+    look = Look(incident.url)
+    plan = desk.plan(incident, lock_timeout_ms="100")
+    with look.holding("lock table shipments in access share mode"):
+        failed = desk.apply(plan)
+    assert (failed.code, failed.kinds.count("step_done")) == (1, 2)
+    assert look.version() == ["b04e7c6f21d9"]
+    resumed = desk.here("resume", failed.run_id)
+    assert resumed.code == 0, resumed.err
+    assert look.version() == ["4d7f20c91be6"]
 
 
 # --- roles and broken surroundings ---------------------------------------------------------------------------------------
@@ -560,6 +616,18 @@ def test_a_resume_that_is_killed_is_resumed(desk: Desk, broken: Incident) -> Non
     undone = desk.here("undo", killed)
     assert undone.code == 0, undone.err
     assert Look(incident.url).catalog() == before
+
+
+def test_a_run_is_not_gone_on_with_after_another_plan_was_applied(desk: Desk, broken: Incident) -> None:
+    """What it left open may be done by now, a change of rows too."""
+    incident = broken("interrupted_index")
+    plan = desk.plan(incident)
+    killed = desk.crash("apply", plan.run_id, "--approve", plan.digest, kind="step_started", nth=3, after=True)
+    other = desk.apply(desk.plan(incident))
+    assert other.code == 0, other.err
+    refused = desk.here("resume", killed)
+    assert refused.code == 3
+    assert other.run_id in refused.err
 
 
 @pytest.mark.parametrize(("kind", "nth", "after"), [("step_started", 1, True), ("step_xid", 1, True), ("step_done", 1, False), ("step_done", 2, False), ("step_started", 3, True), ("step_done", 3, False), ("applied", 1, True)], ids=named)

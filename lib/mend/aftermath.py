@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from sqlalchemy import Connection
 
-from mend import catalog, lineage, resolve
+from mend import catalog, ledger, lineage, resolve
 from mend.errors import Refused
 from mend.lineage import Applied
 from mend.plan import Expect, Plan
@@ -57,10 +57,11 @@ def surprises(conn: Connection, plan: Plan) -> list[str]:
 def resumed_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
     """The plan that goes on where a run of it stopped; it may be an undo.
 
-    Raises: Refused where it is another database, or an undo of it was begun.
+    Raises: Refused where it is another database, an undo of it was begun, or another plan was applied since.
     """
     _require_same_database(identity, applied.plan)
     _require_no_other_undo(target, applied)
+    _require_no_later_run(target, applied)
     return applied.plan
 
 
@@ -74,6 +75,16 @@ def _require_no_other_undo(target: Target, applied: Applied) -> None:
     for attempt in lineage.undos(applied):
         if any(outcome.state != "not_done" for outcome in outcomes(target, attempt).values()):
             raise Refused(f"An undo of run {applied.run_id} was begun and not finished: {attempt.run_id}. Nothing was changed. Go on with `mend resume {attempt.run_id}`.")
+
+
+def _require_no_later_run(target: Target, applied: Applied) -> None:
+    """Another plan may have done since what this one left open, a change of rows too: that must not happen twice."""
+    with target.reading() as conn:
+        last = ledger.last(conn, target.settings.schema_name)
+    family = [applied, *([applied.undoes] if applied.undoes else [])]
+    own = {run.run_id for one in (*family, *(attempt for one in family for attempt in lineage.undos(one))) for run in one.runs}
+    if last is not None and last.run_id not in own | {one.plan.evidence.get("last_run") for one in family}:
+        raise Refused(f"Run {last.run_id} was applied to this database after run {applied.run_id}. Nothing was changed. Make a new plan: it tells what is missing now.")
 
 
 def left_by_undo(target: Target, undo: Applied, *, run_id: str) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mend import files, ledger, project_step, queries, resolve
 from mend.errors import (
@@ -106,14 +106,14 @@ def _held(writer: Writer) -> Iterator[Callable[[], None]]:
         def still_held() -> None:
             try:
                 held = set(queries.frame(conn, "execute/holder", classid=ADVISORY_CLASS)["pid"])
-            except DBAPIError:  # the session is gone, and its lock with it
+            except SQLAlchemyError:  # the session is gone, and its lock with it
                 held = set()
             if mine not in held:
                 raise Interrupted(f"The lock that keeps other runs away was lost (a pooler in transaction mode?). No further step was started. Connect to the server directly, then `mend resume {writer.run_id}`.")
 
         still_held()
         yield still_held
-        with suppress(DBAPIError):
+        with suppress(SQLAlchemyError):
             conn.exec_driver_sql("select pg_advisory_unlock(%s, 0)", (ADVISORY_CLASS,))
 
 
@@ -169,7 +169,7 @@ def _transaction(conn: Connection, writer: Writer, *, idle_ms: int = _IDLE_TIMEO
         conn.exec_driver_sql(f"set local idle_in_transaction_session_timeout = {int(idle_ms)}")
         yield
     except BaseException:
-        with suppress(DBAPIError):
+        with suppress(SQLAlchemyError):  # the session may be gone; SQLAlchemy then refuses with an error of its own
             conn.exec_driver_sql("rollback")
         raise
     conn.exec_driver_sql("commit")
