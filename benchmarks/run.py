@@ -19,7 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 MEND = [sys.executable, "-m", "mend"]
-EMPTY = {"cells": [], "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}
+EMPTY = {
+    "cells": [],
+    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
 REVISION = '''"""revision {n}"""
 from alembic import op
 import sqlalchemy as sa
@@ -93,20 +98,42 @@ def main() -> None:
 
         def row(what: str, mine: list[float], other: list[float] | None, goal: str, figure: str = "") -> None:
             beside = f"{statistics.median(other):.2f}" if other else ""
-            difference = f"{statistics.median(x - y for x, y in zip(mine, other, strict=True)):+.2f} s" if other else figure
+            difference = (
+                f"{statistics.median(x - y for x, y in zip(mine, other, strict=True)):+.2f} s" if other else figure
+            )
             table.add_row(what, f"{statistics.median(mine):.2f}", beside, difference, goal)
 
-        started = json.loads(subprocess.run([*MEND, "lab", "start", "failed_migration", "--json"], capture_output=True, check=True).stdout)
+        started = json.loads(
+            subprocess.run(
+                [*MEND, "lab", "start", "failed_migration", "--json"], capture_output=True, check=True
+            ).stdout
+        )
         empty = folder / "empty.ipynb"
         empty.write_text(json.dumps(EMPTY))
         papermill = [sys.executable, "-m", "papermill", str(empty), str(folder / "out.ipynb")]
         error = ["--error", 'column "x" of relation "t" already exists']
         try:
-            row("mend --help, beside python -c pass", *pairs(lambda: timed([*MEND, "--help"]), lambda: timed([sys.executable, "-c", "pass"])), "0.3 s")
+            row(
+                "mend --help, beside python -c pass",
+                *pairs(lambda: timed([*MEND, "--help"]), lambda: timed([sys.executable, "-c", "pass"])),
+                "0.3 s",
+            )
             row("triage, text only", [timed([*MEND, "triage", *error], ok=(2,)) for _ in range(5)], None, "under 1 s")
-            row("triage, lab and text", [timed([*MEND, "triage", "-t", "lab", "--error-file", started["error_file"]], ok=(2,)) for _ in range(5)], None, "under 3 s")
+            row(
+                "triage, lab and text",
+                [
+                    timed([*MEND, "triage", "-t", "lab", "--error-file", started["error_file"]], ok=(2,))
+                    for _ in range(5)
+                ],
+                None,
+                "under 3 s",
+            )
             plan = [*MEND, "plan", "failed_migration"]
-            row("plan, beside plain papermill with an empty notebook", *pairs(lambda: timed(plan, ok=(2,)), lambda: timed(papermill)), "at most +2 s")
+            row(
+                "plan, beside plain papermill with an empty notebook",
+                *pairs(lambda: timed(plan, ok=(2,)), lambda: timed(papermill)),
+                "at most +2 s",
+            )
             ini = long_history(folder / "long", "postgresql+psycopg://nobody@127.0.0.1:1/none", 100)
             first, again = replay_seconds(ini, "r0099"), replay_seconds(ini, "r0099")
             row("replay of 100 revisions, first, beside cached", [first], [again], "under 15 s")

@@ -38,7 +38,9 @@ from mend.stop import Stop
 SLUG = "failed_migration"
 PATIENCE_S = 60.0
 FORKS = multiprocessing.get_context("forkserver")  # a process without threads to fork from, with the heavy imports made
-FORKS.set_forkserver_preload(["pytest", "mend.runbook", "mend.commands", "mend.engine", "mend.report", f"mend.modes.{SLUG}"])
+FORKS.set_forkserver_preload(
+    ["pytest", "mend.runbook", "mend.commands", "mend.engine", "mend.report", f"mend.modes.{SLUG}"]
+)
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,9 @@ class Look:
 
     def written(self) -> tuple[int, ...]:
         """What this database has counted of rows written, the catalogs' rows included."""
-        (counted,) = self.query("select tup_inserted, tup_updated, tup_deleted from pg_stat_database where datname = current_database()")
+        (counted,) = self.query(
+            "select tup_inserted, tup_updated, tup_deleted from pg_stat_database where datname = current_database()"
+        )
         return counted
 
     def schemas(self) -> list[str]:
@@ -318,7 +322,9 @@ def healthy(shop: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> B
     shop_room.point(shop.alembic_ini, "postgresql+psycopg://set.by.the.environment/")
     monkeypatch.setenv("SHOP_DATABASE_URL", shop.url)
     project = Project(shop.directory, shop.url, {"SHOP_DATABASE_URL": shop.url})
-    return Broken(project, tmp_path / "error.txt", {"target": "env:SHOP_DATABASE_URL", "alembic_ini": str(shop.alembic_ini)})
+    return Broken(
+        project, tmp_path / "error.txt", {"target": "env:SHOP_DATABASE_URL", "alembic_ini": str(shop.alembic_ini)}
+    )
 
 
 @pytest.fixture

@@ -33,12 +33,22 @@ INDEX = "ix_orders_status_placed_at"
 @pytest.fixture
 def writer(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Writer:
     """What steps need, on an empty database with one table of three rows."""
-    Look(database).execute("create table t (a int primary key, b text)", "insert into t values (1, 'x'), (2, 'x'), (3, 'y%')")
+    Look(database).execute(
+        "create table t (a int primary key, b text)", "insert into t values (1, 'x'), (2, 'x'), (3, 'y%')"
+    )
     monkeypatch.setenv("WRITER_URL", database)
     where = target.resolve("env:WRITER_URL")
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append("run_opened")
-    return Writer(where, where.identity(), "20260101T000000Z-failed_migration-abcdef", journal, lambda text: None, lock_timeout_ms=200, statement_timeout_ms=5000)
+    return Writer(
+        where,
+        where.identity(),
+        "20260101T000000Z-failed_migration-abcdef",
+        journal,
+        lambda text: None,
+        lock_timeout_ms=200,
+        statement_timeout_ms=5000,
+    )
 
 
 def plan_of(*steps: Step, mark: str = "") -> Plan:
@@ -54,10 +64,15 @@ def kinds(writer: Writer) -> list[str]:
 
 
 @pytest.mark.parametrize("found", [0, 2])
-def test_a_statement_that_meets_another_number_of_rows_than_planned_rolls_its_step_back(writer: Writer, database: str, found: int) -> None:
+def test_a_statement_that_meets_another_number_of_rows_than_planned_rolls_its_step_back(
+    writer: Writer, database: str, found: int
+) -> None:
     before = Look(database).rows()
     where = "b = 'x'" if found else "a > 9"
-    step = Step("change one row", (Statement("insert into t values (7, 'z')"), Statement(f"update t set b = 'q' where {where}", exactly=1)))
+    step = Step(
+        "change one row",
+        (Statement("insert into t values (7, 'z')"), Statement(f"update t set b = 'q' where {where}", exactly=1)),
+    )
     with pytest.raises(TooManyRows, match=f"affected {found} rows where exactly 1"):
         execute.apply(writer, plan_of(step))
     assert Look(database).rows() == before
@@ -80,7 +95,14 @@ def writer_again(writer: Writer) -> Writer:
 
 def test_steps_before_a_failed_one_stand_and_those_after_it_never_start(writer: Writer, database: str) -> None:
     with pytest.raises(StepFailed, match=r"Step 2 .*42P01.*Steps before it stand"):
-        execute.apply(writer, plan_of(sql("insert into t values (4, 'z')"), sql("insert into nowhere values (1)"), sql("insert into t values (5, 'z')")))
+        execute.apply(
+            writer,
+            plan_of(
+                sql("insert into t values (4, 'z')"),
+                sql("insert into nowhere values (1)"),
+                sql("insert into t values (5, 'z')"),
+            ),
+        )
     assert Look(database).query("select a from t where b = 'z'") == [(4,)]
     assert kinds(writer).count("step_started") == 2
 
@@ -122,7 +144,10 @@ def test_a_schema_of_that_name_which_is_not_ours_is_left_alone(writer: Writer, d
 
 def test_the_ledger_is_for_its_owner_alone(writer: Writer, database: str, role: Callable[..., str]) -> None:
     execute.apply(writer, plan_of(sql("insert into t values (4, 'z')")))
-    with psycopg.connect(as_role(database, role("stranger")).replace("+psycopg", "")) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+    with (
+        psycopg.connect(as_role(database, role("stranger")).replace("+psycopg", "")) as conn,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
         conn.execute("select * from mend.run")
 
 
@@ -157,7 +182,12 @@ def test_every_writing_session_has_a_dead_man_s_switch(writer: Writer, database:
     asked = "insert into t select 10 + row_number() over (), name || '=' || setting from pg_settings where name = any ('{lock_timeout,statement_timeout,idle_in_transaction_session_timeout,client_connection_check_interval}')"
     execute.apply(writer, plan_of(sql(asked)))
     found = dict(row[0].split("=") for row in Look(database).query("select b from t where a > 10"))
-    assert found == {"lock_timeout": "200", "statement_timeout": "5000", "idle_in_transaction_session_timeout": "60000", "client_connection_check_interval": "1000"}
+    assert found == {
+        "lock_timeout": "200",
+        "statement_timeout": "5000",
+        "idle_in_transaction_session_timeout": "60000",
+        "client_connection_check_interval": "1000",
+    }
 
 
 def test_a_concurrent_index_build_has_no_time_limit(writer: Writer, database: str) -> None:
@@ -167,8 +197,16 @@ def test_a_concurrent_index_build_has_no_time_limit(writer: Writer, database: st
     look = Look(database)
 
     def release() -> None:
-        until(lambda: look.query("select 1 from pg_stat_progress_create_index where phase like 'waiting%'"), what="the build waits")
-        until(lambda: look.query("select 1 from pg_stat_activity where wait_event_type = 'Lock' and query_start < clock_timestamp() - interval '0.3 s'"), what="longer than the limit")
+        until(
+            lambda: look.query("select 1 from pg_stat_progress_create_index where phase like 'waiting%'"),
+            what="the build waits",
+        )
+        until(
+            lambda: look.query(
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query_start < clock_timestamp() - interval '0.3 s'"
+            ),
+            what="longer than the limit",
+        )
         holder.rollback()
 
     with look.connect(autocommit=False) as holder:
@@ -181,13 +219,19 @@ def test_a_concurrent_index_build_has_no_time_limit(writer: Writer, database: st
 def test_hostile_names_are_only_names(writer: Writer, database: str) -> None:
     name = 'a"; drop table t; --'
     quoted = '"' + name.replace('"', '""') + '"'
-    step = sql(f"create table {quoted} (i int)", locks=(Lock(f"public.{quoted}", "ACCESS EXCLUSIVE"),), after=(Expect("table", f"public.{quoted}", "permanent"),))
+    step = sql(
+        f"create table {quoted} (i int)",
+        locks=(Lock(f"public.{quoted}", "ACCESS EXCLUSIVE"),),
+        after=(Expect("table", f"public.{quoted}", "permanent"),),
+    )
     execute.apply(writer, plan_of(step))
     assert Look(database).query("select count(*) from t") == [(3,)]
     assert (("table", f"public.{quoted}")) in Look(database).catalog()
 
 
-def test_a_blocker_is_named_and_the_step_gives_way_until_it_is_gone(writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocker_is_named_and_the_step_gives_way_until_it_is_gone(
+    writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(execute, "_BACKOFF_S", (0.2, 0.2, 0.2, 5.0))
     told: list[str] = []
     patient = Writer(**{**writer.__dict__, "progress": told.append, "lock_timeout_ms": 100})
@@ -209,7 +253,9 @@ def test_a_blocker_is_named_and_the_step_gives_way_until_it_is_gone(writer: Writ
 
 def test_a_session_that_is_ended_in_its_transaction_leaves_nothing(writer: Writer, database: str) -> None:
     with pytest.raises(StepFailed, match=r"57P01.*It was rolled back"):
-        execute.apply(writer, plan_of(sql("insert into t values (4, 'z')", "select pg_terminate_backend(pg_backend_pid())")))
+        execute.apply(
+            writer, plan_of(sql("insert into t values (4, 'z')", "select pg_terminate_backend(pg_backend_pid())"))
+        )
     assert Look(database).query("select count(*) from t") == [(3,)]
 
 
@@ -220,7 +266,9 @@ def test_a_statement_that_takes_too_long_is_ended_and_rolled_back(writer: Writer
     assert Look(database).query("select count(*) from t") == [(3,)]
 
 
-def test_an_answer_to_commit_that_is_lost_is_looked_up(writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_to_commit_that_is_lost_is_looked_up(
+    writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = execute._transaction
 
     @contextmanager
@@ -228,7 +276,9 @@ def test_an_answer_to_commit_that_is_lost_is_looked_up(writer: Writer, database:
         with real(conn, writer, **more):
             yield
         if kinds(writer)[-1] == "step_xid":
-            raise OperationalError("commit", None, psycopg.OperationalError("server closed the connection unexpectedly"))
+            raise OperationalError(
+                "commit", None, psycopg.OperationalError("server closed the connection unexpectedly")
+            )
 
     monkeypatch.setattr(execute, "_transaction", cut)
     with pytest.raises(StepFailed, match=r"It took effect all the same \(transaction \d+ is committed\)"):
@@ -276,7 +326,9 @@ MOVES = {
 
 
 @pytest.mark.parametrize("move", MOVES, ids=lambda move: move.__name__)
-def test_a_plan_is_refused_once_something_moved_and_what_moved_is_printed(desk: Desk, broken: Incident, move: Callable[[Broken], None]) -> None:
+def test_a_plan_is_refused_once_something_moved_and_what_moved_is_printed(
+    desk: Desk, broken: Incident, move: Callable[[Broken], None]
+) -> None:
     incident = broken("interrupted_index")
     plan = desk.plan(incident)
     move(incident)
@@ -316,7 +368,9 @@ def test_the_same_plan_is_applied_once(desk: Desk, broken: Incident) -> None:
     assert (again.code, again.document["outcome"]) == (3, "refused")
 
 
-def test_a_plan_for_one_database_never_runs_on_its_clone(desk: Desk, broken: Incident, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_one_database_never_runs_on_its_clone(
+    desk: Desk, broken: Incident, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident = broken("interrupted_index")
     plan = desk.plan(incident)
     clone = new_database(incident.url.rpartition("?")[0].rpartition("/")[2])
@@ -365,7 +419,9 @@ def test_of_two_applies_at_once_one_is_refused(desk: Desk, broken: Incident) -> 
     assert look.query("select count(*) from mend.run") == [(1,)]
 
 
-def test_a_blocker_that_never_ends_leaves_everything_as_it_was(desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocker_that_never_ends_leaves_everything_as_it_was(
+    desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(execute, "_BACKOFF_S", (0.05, 0.05))
     incident = broken("env_order")
     look = Look(incident.url)
@@ -381,7 +437,9 @@ def test_a_blocker_that_never_ends_leaves_everything_as_it_was(desk: Desk, broke
     assert desk.apply(desk.plan(incident)).code == 0, "a new plan applies once the blocker is gone"
 
 
-def test_a_step_that_gave_up_is_gone_on_with_once_the_blocker_is_gone(desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_gave_up_is_gone_on_with_once_the_blocker_is_gone(
+    desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(execute, "_BACKOFF_S", (0.05,))
     incident = broken("interrupted_index")
     look = Look(incident.url)
@@ -438,7 +496,9 @@ def one_paragraph(ran: Ran) -> str:
     return complaint
 
 
-def test_a_role_that_may_not_read_the_version_table_is_told_so(desk: Desk, broken: Incident, role: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_that_may_not_read_the_version_table_is_told_so(
+    desk: Desk, broken: Incident, role: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident = broken("interrupted_index")
     log_in(incident, role("nobody_special"), monkeypatch)
     ran = desk.plan(incident)
@@ -447,7 +507,9 @@ def test_a_role_that_may_not_read_the_version_table_is_told_so(desk: Desk, broke
     assert verdict(ran.run_id) == "whole"
 
 
-def test_a_role_that_may_not_make_the_ledger_is_told_so_before_anything_runs(desk: Desk, broken: Incident, role: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_that_may_not_make_the_ledger_is_told_so_before_anything_runs(
+    desk: Desk, broken: Incident, role: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident = broken("env_order")
     name = role("no_creator")
     look = log_in(incident, name, monkeypatch)
@@ -461,11 +523,15 @@ def test_a_role_that_may_not_make_the_ledger_is_told_so_before_anything_runs(des
     assert verdict(ran.run_id) == "whole"
 
 
-def test_a_role_that_does_not_own_the_table_is_told_so_and_the_step_is_rolled_back(desk: Desk, broken: Incident, role: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_that_does_not_own_the_table_is_told_so_and_the_step_is_rolled_back(
+    desk: Desk, broken: Incident, role: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident = broken("env_order")
     name = role("no_owner")
     look = log_in(incident, name, monkeypatch)
-    look.execute(READS.format(name), f"grant create on database \"{look.query('select current_database()')[0][0]}\" to {name}")
+    look.execute(
+        READS.format(name), f'grant create on database "{look.query("select current_database()")[0][0]}" to {name}'
+    )
     before = look.catalog()
     ran = desk.apply(desk.plan(incident))
     assert (ran.code, ran.document["outcome"]) == (1, "failed")
@@ -474,7 +540,9 @@ def test_a_role_that_does_not_own_the_table_is_told_so_and_the_step_is_rolled_ba
     assert verdict(ran.run_id) == "whole"
 
 
-def test_an_env_py_that_leads_elsewhere_is_refused_when_planning_and_runs_nothing(desk: Desk, broken: Incident, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_env_py_that_leads_elsewhere_is_refused_when_planning_and_runs_nothing(
+    desk: Desk, broken: Incident, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident = broken("interrupted_index")
     monkeypatch.setenv("SHOP_DATABASE_URL", database)
     there = Look(database).catalog()
@@ -486,7 +554,9 @@ def test_an_env_py_that_leads_elsewhere_is_refused_when_planning_and_runs_nothin
     assert verdict(ran.run_id) == "whole"
 
 
-def test_an_env_py_that_leads_elsewhere_by_the_time_of_the_apply_is_refused(desk: Desk, broken: Incident, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_env_py_that_leads_elsewhere_by_the_time_of_the_apply_is_refused(
+    desk: Desk, broken: Incident, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident = broken("interrupted_index")
     plan = desk.plan(incident)
     monkeypatch.setenv("SHOP_DATABASE_URL", database)
@@ -507,8 +577,14 @@ def env_py_raises(incident: Broken) -> None:
     incident.project.env_py.write_text("raise RuntimeError('no settings')\n")
 
 
-@pytest.mark.parametrize(("spoil", "says"), [(broken_ini, "alembic.ini"), (syntax_error, "4d7f20c91be6"), (env_py_raises, "no settings")], ids=lambda value: getattr(value, "__name__", ""))
-def test_a_broken_project_is_named_in_one_paragraph_and_leaves_a_record(desk: Desk, broken: Incident, spoil: Callable[[Broken], None], says: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [(broken_ini, "alembic.ini"), (syntax_error, "4d7f20c91be6"), (env_py_raises, "no settings")],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_broken_project_is_named_in_one_paragraph_and_leaves_a_record(
+    desk: Desk, broken: Incident, spoil: Callable[[Broken], None], says: str
+) -> None:
     incident = broken("interrupted_index")
     spoil(incident)
     ran = desk.plan(incident)
@@ -526,9 +602,13 @@ def test_a_revision_that_is_not_there_is_an_error(desk: Desk, broken: Incident) 
     assert verdict(ran.run_id) == "whole"
 
 
-def test_a_server_that_is_down_is_an_error_with_a_record(desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_an_error_with_a_record(
+    desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident = broken("interrupted_index")
-    monkeypatch.setenv(incident.parameters["target"].removeprefix("env:"), "postgresql://ann:hunter2hunter2@127.0.0.1:9/shop")
+    monkeypatch.setenv(
+        incident.parameters["target"].removeprefix("env:"), "postgresql://ann:hunter2hunter2@127.0.0.1:9/shop"
+    )
     ran = desk.plan(incident)
     assert ran.code == 1
     assert "hunter2" not in ran.err + ran.out + ran.record.journal.path.read_text()
@@ -564,7 +644,9 @@ def named(value: object) -> str:
 
 
 @pytest.mark.parametrize(("kind", "nth", "after"), AT, ids=named)
-def test_a_run_killed_at_any_event_is_gone_on_with_and_nothing_is_done_twice(desk: Desk, broken: Incident, kind: str, nth: int, after: bool) -> None:
+def test_a_run_killed_at_any_event_is_gone_on_with_and_nothing_is_done_twice(
+    desk: Desk, broken: Incident, kind: str, nth: int, after: bool
+) -> None:
     incident = broken("interrupted_index")
     look = Look(incident.url)
     rows = look.rows()
@@ -595,7 +677,9 @@ def assert_each_step_took_effect_once(killed: str, resumed: Ran) -> None:
     assert all(found[n] == "done" for n in said_done)
 
 
-def test_a_commit_that_was_sent_and_not_journaled_is_resolved_by_its_transaction_id(desk: Desk, broken: Incident) -> None:
+def test_a_commit_that_was_sent_and_not_journaled_is_resolved_by_its_transaction_id(
+    desk: Desk, broken: Incident
+) -> None:
     plan = desk.plan(broken("interrupted_index"))
     killed = desk.crash("apply", plan.run_id, "--approve", plan.digest, kind="step_done", nth=3, after=False)
     resumed = desk.here("resume", killed)
@@ -630,8 +714,22 @@ def test_a_run_is_not_gone_on_with_after_another_plan_was_applied(desk: Desk, br
     assert other.run_id in refused.err
 
 
-@pytest.mark.parametrize(("kind", "nth", "after"), [("step_started", 1, True), ("step_xid", 1, True), ("step_done", 1, False), ("step_done", 2, False), ("step_started", 3, True), ("step_done", 3, False), ("applied", 1, True)], ids=named)
-def test_an_undo_that_is_killed_is_gone_on_with_as_an_undo(desk: Desk, broken: Incident, kind: str, nth: int, after: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "nth", "after"),
+    [
+        ("step_started", 1, True),
+        ("step_xid", 1, True),
+        ("step_done", 1, False),
+        ("step_done", 2, False),
+        ("step_started", 3, True),
+        ("step_done", 3, False),
+        ("applied", 1, True),
+    ],
+    ids=named,
+)
+def test_an_undo_that_is_killed_is_gone_on_with_as_an_undo(
+    desk: Desk, broken: Incident, kind: str, nth: int, after: bool
+) -> None:
     incident = broken("interrupted_index")
     look = Look(incident.url)
     before, rows = look.catalog(), look.rows()
@@ -713,26 +811,40 @@ def newest() -> str:
     return archive.runs()[0].run_id
 
 
-def test_the_machine_dies_in_the_middle_of_an_index_build(desk: Desk, blocked: Blocked, building: subprocess.Popen[str]) -> None:
+def test_the_machine_dies_in_the_middle_of_an_index_build(
+    desk: Desk, blocked: Blocked, building: subprocess.Popen[str]
+) -> None:
     killed = newest()
     for each in family(building):
         each.kill()
-    until(lambda: not blocked.look.query(BUILDS), what="the server noticed that nobody waits for its answer", patience_s=10)
+    until(
+        lambda: not blocked.look.query(BUILDS),
+        what="the server noticed that nobody waits for its answer",
+        patience_s=10,
+    )
     assert (blocked.state() or "").endswith(" INVALID")
     assert verdict(killed) == "unfinished"
     blocked.go_on(desk, killed)
 
 
-def test_the_command_dies_and_its_kernel_does_not_go_on_alone(desk: Desk, blocked: Blocked, building: subprocess.Popen[str]) -> None:
+def test_the_command_dies_and_its_kernel_does_not_go_on_alone(
+    desk: Desk, blocked: Blocked, building: subprocess.Popen[str]
+) -> None:
     killed, everybody = newest(), family(building)
     building.kill()
-    until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in everybody), what="the kernel noticed", patience_s=20)
+    until(
+        lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in everybody),
+        what="the kernel noticed",
+        patience_s=20,
+    )
     assert blocked.look.version() == ["b04e7c6f21d9"]
     blocked.go_on(desk, killed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_cancels_the_statement_and_closes_the_record(desk: Desk, blocked: Blocked, building: subprocess.Popen[str], number: signal.Signals) -> None:
+def test_a_signal_cancels_the_statement_and_closes_the_record(
+    desk: Desk, blocked: Blocked, building: subprocess.Popen[str], number: signal.Signals
+) -> None:
     building.send_signal(number)
     out, err = building.communicate(timeout=30)
     assert building.returncode == 4, err

@@ -24,7 +24,10 @@ def add(project: Broken, revision: str, *lines: str, down: str = HEAD) -> None:
     project.project.add_revision(f"{revision}_added", HEADER.format(id=revision, down=down) + body)
 
 
-TWO = ('op.add_column("products", sa.Column("grade", sa.String(3)))', 'op.create_index("ix_products_grade", "products", ["grade"])')
+TWO = (
+    'op.add_column("products", sa.Column("grade", sa.String(3)))',
+    'op.create_index("ix_products_grade", "products", ["grade"])',
+)
 HALF = "alter table products add column grade varchar(3)"
 
 
@@ -47,11 +50,41 @@ def mended(desk: Desk, project: Broken, **given: str) -> tuple[Ran, Ran]:
 
 # --- values -----------------------------------------------------------------------------------------------------------------
 
-HERE = Environment("77", "shop", 5, "ann", None, None, "", "public", 180000, "alembic_version", None, False, False, "postgresql", "psycopg", "1.20", "2.0", 1, 1, ())
+HERE = Environment(
+    "77",
+    "shop",
+    5,
+    "ann",
+    None,
+    None,
+    "",
+    "public",
+    180000,
+    "alembic_version",
+    None,
+    False,
+    False,
+    "postgresql",
+    "psycopg",
+    "1.20",
+    "2.0",
+    1,
+    1,
+    (),
+)
 TARGET = Identity("77", "shop", 5, "18.1", 180001, "ann", "ann", False, False, True, "")
 
 
-@pytest.mark.parametrize(("change", "same"), [({}, True), ({"system_identifier": "78"}, False), ({"database": "other"}, False), ({"database_oid": 6}, False), ({"system_identifier": None}, False)])
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"system_identifier": "78"}, False),
+        ({"database": "other"}, False),
+        ({"database_oid": 6}, False),
+        ({"system_identifier": None}, False),
+    ],
+)
 def test_env_py_leads_here_only_if_cluster_and_database_are_the_same(change: dict[str, object], same: bool) -> None:
     assert halfway.same_database(TARGET, replace(HERE, **change)) is same  # type: ignore[arg-type]
 
@@ -75,10 +108,21 @@ def test_every_facet_knows_its_relation(kind: str, identity: str, definition: st
 # --- version tables ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_version_table_of_another_name_in_another_schema_is_the_one_that_moves(desk: Desk, healthy: Broken, edit: Edit) -> None:
-    edit(healthy.project.env_py, "context.configure(connection=connection, target_metadata=target_metadata)", 'context.configure(connection=connection, version_table="revisions", version_table_schema="ops")')
+def test_a_version_table_of_another_name_in_another_schema_is_the_one_that_moves(
+    desk: Desk, healthy: Broken, edit: Edit
+) -> None:
+    edit(
+        healthy.project.env_py,
+        "context.configure(connection=connection, target_metadata=target_metadata)",
+        'context.configure(connection=connection, version_table="revisions", version_table_schema="ops")',
+    )
     look = Look(healthy.url)
-    look.execute("create schema ops", "alter table alembic_version set schema ops", "alter table ops.alembic_version rename to revisions", "alter table ops.revisions rename constraint alembic_version_pkc to revisions_pkc")
+    look.execute(
+        "create schema ops",
+        "alter table alembic_version set schema ops",
+        "alter table ops.alembic_version rename to revisions",
+        "alter table ops.revisions rename constraint alembic_version_pkc to revisions_pkc",
+    )
     add(healthy, "feedbeef0010", *TWO)
     look.execute(HALF)
     plan, _ = mended(desk, healthy)
@@ -89,12 +133,19 @@ def test_a_version_table_of_another_name_in_another_schema_is_the_one_that_moves
 
 def test_a_stray_version_table_is_found_and_left_alone(desk: Desk, healthy: Broken) -> None:
     look = Look(healthy.url)
-    look.execute("create schema old", "create table old.alembic_version (version_num varchar(32) primary key)", "insert into old.alembic_version values ('3f1c7a9be204')")
+    look.execute(
+        "create schema old",
+        "create table old.alembic_version (version_num varchar(32) primary key)",
+        "insert into old.alembic_version values ('3f1c7a9be204')",
+    )
     add(healthy, "feedbeef0010", *TWO)
     look.execute(HALF)
     plan = desk.plan(healthy)
     assert plan.check("version_rows")["verdict"] == "found"
-    assert {(row["schema"], row["position"]) for row in plan.check("version_rows")["sample"]} == {("public", "behind by 1"), ("old", "not the configured table")}
+    assert {(row["schema"], row["position"]) for row in plan.check("version_rows")["sample"]} == {
+        ("public", "behind by 1"),
+        ("old", "not the configured table"),
+    }
     assert desk.apply(plan).code == 0
     assert look.query("select version_num from old.alembic_version") == [("3f1c7a9be204",)]
 
@@ -147,7 +198,7 @@ def test_a_merge_takes_the_rows_of_both_its_parents(desk: Desk, healthy: Broken)
 
 # --- environments ------------------------------------------------------------------------------------------------------------------
 
-ASYNC = '''
+ASYNC = """
 import asyncio, os
 from alembic import context
 from sqlalchemy import pool
@@ -168,7 +219,7 @@ async def main():
 
 
 asyncio.run(main())
-'''
+"""
 
 
 def test_an_async_env_py_is_mended_like_any_other(desk: Desk, healthy: Broken) -> None:
@@ -180,7 +231,11 @@ def test_an_async_env_py_is_mended_like_any_other(desk: Desk, healthy: Broken) -
 
 
 def test_a_transaction_per_migration_is_mended_like_any_other(desk: Desk, healthy: Broken, edit: Edit) -> None:
-    edit(healthy.project.env_py, "target_metadata=target_metadata)\n\n        with", "target_metadata=target_metadata, transaction_per_migration=True)\n\n        with")
+    edit(
+        healthy.project.env_py,
+        "target_metadata=target_metadata)\n\n        with",
+        "target_metadata=target_metadata, transaction_per_migration=True)\n\n        with",
+    )
     add(healthy, "feedbeef0010", *TWO)
     Look(healthy.url).execute(HALF)
     mended(desk, healthy)
@@ -194,7 +249,12 @@ ODD = 'Kunden "x"; drop table orders --'
 def test_odd_names_are_only_names(desk: Desk, healthy: Broken) -> None:
     look = Look(healthy.url)
     quoted = '"' + ODD.replace('"', '""') + '"'
-    add(healthy, "feedbeef0014", f"op.create_table({ODD!r}, sa.Column('ключ', sa.Integer, primary_key=True), sa.Column('a b', sa.Text))", f"op.create_index('ix %(odd)s', {ODD!r}, ['a b'])")
+    add(
+        healthy,
+        "feedbeef0014",
+        f"op.create_table({ODD!r}, sa.Column('ключ', sa.Integer, primary_key=True), sa.Column('a b', sa.Text))",
+        f"op.create_index('ix %(odd)s', {ODD!r}, ['a b'])",
+    )
     look.execute(f'create table {quoted} ("ключ" serial not null, "a b" text, primary key ("ключ"))')
     plan = desk.plan(healthy)
     assert plan.states == {1: "DONE", 2: "NOT_DONE"}, plan.document["operations"]
@@ -203,16 +263,29 @@ def test_odd_names_are_only_names(desk: Desk, healthy: Broken) -> None:
 
 
 def test_batch_operations_are_told_statement_by_statement(desk: Desk, healthy: Broken) -> None:
-    add(healthy, "feedbeef0015", 'with op.batch_alter_table("products") as batch:', '    batch.add_column(sa.Column("grade", sa.String(3)))', '    batch.create_check_constraint("ck_grade", "grade <> \'\'")')
+    add(
+        healthy,
+        "feedbeef0015",
+        'with op.batch_alter_table("products") as batch:',
+        '    batch.add_column(sa.Column("grade", sa.String(3)))',
+        '    batch.create_check_constraint("ck_grade", "grade <> \'\'")',
+    )
     Look(healthy.url).execute(HALF)
     plan, _ = mended(desk, healthy)
     assert "ck_grade" in plan.document["plan"]["steps"][0]["sql"]
     assert "ADD COLUMN" not in plan.document["plan"]["steps"][0]["sql"]
 
 
-def test_a_constraint_that_was_left_not_valid_is_validated_and_undo_leaves_it_so_again(desk: Desk, healthy: Broken) -> None:
+def test_a_constraint_that_was_left_not_valid_is_validated_and_undo_leaves_it_so_again(
+    desk: Desk, healthy: Broken
+) -> None:
     look = Look(healthy.url)
-    add(healthy, "feedbeef0016", 'op.execute("ALTER TABLE products ADD CONSTRAINT ck_name CHECK (name <> \'\') NOT VALID")', 'op.execute("ALTER TABLE products VALIDATE CONSTRAINT ck_name")')
+    add(
+        healthy,
+        "feedbeef0016",
+        "op.execute(\"ALTER TABLE products ADD CONSTRAINT ck_name CHECK (name <> '') NOT VALID\")",
+        'op.execute("ALTER TABLE products VALIDATE CONSTRAINT ck_name")',
+    )
     look.execute("alter table products add constraint ck_name check (name <> '') not valid")
     plan = desk.plan(healthy)
     assert plan.states == {1: "DONE", 2: "NOT_DONE"}
@@ -239,7 +312,9 @@ def test_rows_written_after_a_rollback_s_undo_are_not_overwritten_by_it(desk: De
     add(healthy, "feedbeef0010", *TWO)
     look.execute("create table scratchpad (id int primary key)", HALF, "update products set grade = 'x'")
     applied = desk.apply(desk.plan(healthy, option="roll_back"))
-    (some,) = look.query("select max(id) from products where not exists (select from order_items where product_id = products.id)")
+    (some,) = look.query(
+        "select max(id) from products where not exists (select from order_items where product_id = products.id)"
+    )
     look.execute(f"delete from products where id = {some[0] or 0}")
     count = look.query("select count(*) from products")
     assert desk.here("undo", applied.run_id).code == 0
@@ -272,8 +347,16 @@ def test_a_migration_that_holds_a_table_so_that_nothing_can_be_read_is_named(des
 def test_a_revision_of_nothing_but_a_failed_index_build_is_resumed(desk: Desk, healthy: Broken, guard: str) -> None:
     """A concurrent build in a revision of its own is good practice, and the commonest to fail."""
     look = Look(healthy.url)
-    add(healthy, "feedbeef0018", "with op.get_context().autocommit_block():", f'    op.execute("CREATE INDEX CONCURRENTLY {guard}ix_alone ON products (name)")')
-    look.execute("create index ix_alone on products (name)", "update pg_index set indisvalid = false, indisready = false where indexrelid = 'ix_alone'::regclass")
+    add(
+        healthy,
+        "feedbeef0018",
+        "with op.get_context().autocommit_block():",
+        f'    op.execute("CREATE INDEX CONCURRENTLY {guard}ix_alone ON products (name)")',
+    )
+    look.execute(
+        "create index ix_alone on products (name)",
+        "update pg_index set indisvalid = false, indisready = false where indexrelid = 'ix_alone'::regclass",
+    )
     plan, _ = mended(desk, healthy)
     assert plan.states == {1: "DIFFERENT"}
     assert plan.options["retry"]
@@ -284,13 +367,23 @@ def test_a_revision_of_nothing_but_a_failed_index_build_is_resumed(desk: Desk, h
 def test_a_row_change_of_which_nobody_knows_is_never_sent_unasked(desk: Desk, healthy: Broken) -> None:
     """It stands between what is there and what is not, in a transaction of its own."""
     look = Look(healthy.url)
-    add(healthy, "feedbeef0019", TWO[0], "with op.get_context().autocommit_block():", "    op.execute(\"UPDATE products SET name = name || '!'\")", TWO[1])
+    add(
+        healthy,
+        "feedbeef0019",
+        TWO[0],
+        "with op.get_context().autocommit_block():",
+        "    op.execute(\"UPDATE products SET name = name || '!'\")",
+        TWO[1],
+    )
     look.execute(HALF)
     ran = desk.plan(healthy)
     assert ran.states == {1: "DONE", 2: "DATA", 3: "NOT_DONE"}
     assert ran.document["plan"]["chosen"] == "none"
     assert "operation 2" in ran.options["resume"]
-    sent = {said: [step["sql"] for step in desk.plan(healthy, data_operations=said).document["plan"]["steps"]] for said in ("ran", "not_run")}
+    sent = {
+        said: [step["sql"] for step in desk.plan(healthy, data_operations=said).document["plan"]["steps"]]
+        for said in ("ran", "not_run")
+    }
     assert "UPDATE products" not in str(sent["ran"])
     assert str(sent["not_run"]).count("UPDATE products") == 1
 
@@ -298,8 +391,16 @@ def test_a_row_change_of_which_nobody_knows_is_never_sent_unasked(desk: Desk, he
 def test_a_guarded_revision_that_hides_an_invalid_index_is_not_called_done(desk: Desk, healthy: Broken) -> None:
     """IF NOT EXISTS finds the name, and reports success."""
     look = Look(healthy.url)
-    add(healthy, "feedbeef0017", 'with op.get_context().autocommit_block():', '    op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_guarded ON products (name)")')
-    look.execute("create index ix_guarded on products (name)", "update pg_index set indisvalid = false where indexrelid = 'ix_guarded'::regclass")
+    add(
+        healthy,
+        "feedbeef0017",
+        "with op.get_context().autocommit_block():",
+        '    op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_guarded ON products (name)")',
+    )
+    look.execute(
+        "create index ix_guarded on products (name)",
+        "update pg_index set indisvalid = false where indexrelid = 'ix_guarded'::regclass",
+    )
     ran = desk.plan(healthy)
     assert ran.states == {1: "DIFFERENT"}
     assert "reports success and changes nothing" in str(ran.check("retry")["sample"])

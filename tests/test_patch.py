@@ -31,11 +31,18 @@ HEADER = "import sqlalchemy as sa\nfrom alembic import op\n\nrevision = 'aaaa'\n
 
 def real_files() -> dict[str, str]:
     """Revision files that people, and the lab, really have."""
-    found = {name: text for name, text in vars(failed_migration).items() if isinstance(text, str) and "\ndef upgrade()" in text}
+    found = {
+        name: text
+        for name, text in vars(failed_migration).items()
+        if isinstance(text, str) and "\ndef upgrade()" in text
+    }
     optuna = find_spec("optuna")
     assert optuna is not None
     assert optuna.origin is not None
-    places = [HERE / "migrations" / "versions", Path(optuna.origin).parent / "storages" / "_rdb" / "alembic" / "versions"]
+    places = [
+        HERE / "migrations" / "versions",
+        Path(optuna.origin).parent / "storages" / "_rdb" / "alembic" / "versions",
+    ]
     return found | {path.name: path.read_text() for place in places for path in sorted(place.glob("*.py"))}
 
 
@@ -43,7 +50,12 @@ REAL = real_files()
 
 
 def upgrade(*lines: str, header: str = HEADER) -> str:
-    return header + "def upgrade():\n" + "".join(f"    {line}\n" for line in lines) + "\n\ndef downgrade():\n    op.drop_table('never')\n"
+    return (
+        header
+        + "def upgrade():\n"
+        + "".join(f"    {line}\n" for line in lines)
+        + "\n\ndef downgrade():\n    op.drop_table('never')\n"
+    )
 
 
 def body(text: str) -> list[str]:
@@ -137,22 +149,30 @@ def test_an_interrupted_concurrent_index_is_dropped_first_and_never_passed_over(
         lines = rewritten(*block)
         assert lines[0] == block[0]
         assert lines[1].startswith("    # An interrupted build leaves an INVALID index")
-        assert "".join(line.strip() for line in lines[2:-1]) == "op.drop_index('i', table_name='t', schema='s', if_exists=True, postgresql_concurrently=True)"
+        assert (
+            "".join(line.strip() for line in lines[2:-1])
+            == "op.drop_index('i', table_name='t', schema='s', if_exists=True, postgresql_concurrently=True)"
+        )
         assert lines[-1] == block[1]
     old = rewritten(*block, alembic="1.11")
-    assert old[2:4] == ["    op.execute('DROP INDEX CONCURRENTLY IF EXISTS \"s\".\"i\"')", block[1]]
+    assert old[2:4] == ['    op.execute(\'DROP INDEX CONCURRENTLY IF EXISTS "s"."i"\')', block[1]]
 
 
 def test_each_version_of_alembic_gets_only_what_it_has() -> None:
     lines = ("op.create_index('i', 't', ['c'])", "op.drop_table('t')", "op.drop_column('t', 'c')")
-    used = {version: " ".join(rewritten(*lines, alembic=version)) for version in ("", "1.11.3", "1.12.0", "1.13.2", "1.13.3", "1.15.2", "1.16.0")}
+    used = {
+        version: " ".join(rewritten(*lines, alembic=version))
+        for version in ("", "1.11.3", "1.12.0", "1.13.2", "1.13.3", "1.15.2", "1.16.0")
+    }
     assert [text.count("if_not_exists=True") for text in used.values()] == [0, 0, 1, 1, 1, 1, 1]
     assert [text.count("if_exists=True") for text in used.values()] == [0, 0, 0, 0, 1, 1, 2]
     assert [text.count("pg_catalog.") for text in used.values()] == [4, 4, 2, 2, 1, 1, 0]
 
 
 def test_a_guard_looks_where_the_statement_would_and_keeps_strings_whole() -> None:
-    lines = rewritten("op.add_column('T', sa.Column('c', sa.Text(), comment='''one", "    two'''), schema='s')", alembic="1.15")
+    lines = rewritten(
+        "op.add_column('T', sa.Column('c', sa.Text(), comment='''one", "    two'''), schema='s')", alembic="1.15"
+    )
     assert lines[1] == "if op.get_context().as_sql or not op.get_bind().exec_driver_sql("
     assert "to_regclass('s.\\\"T\\\"') and attname = 'c' and attnum > 0 and not attisdropped" in lines[3]
     assert lines[-2:] == ["    op.add_column('T', sa.Column('c', sa.Text(), comment='''one", "    two'''), schema='s')"]
@@ -163,17 +183,31 @@ def test_what_brings_more_than_one_object_is_guarded_as_a_whole() -> None:
         lines = rewritten(f"op.add_column('t', sa.Column('c', sa.Integer(), {column}))")
         assert "if_not_exists" not in " ".join(lines)
         assert "pg_catalog.pg_attribute" in " ".join(lines)
-    assert "is committed apart from it" in left("with op.get_context().autocommit_block():", "    op.add_column('t', sa.Column('c', sa.Integer(), unique=True))")[0]
+    assert (
+        "is committed apart from it"
+        in left(
+            "with op.get_context().autocommit_block():",
+            "    op.add_column('t', sa.Column('c', sa.Integer(), unique=True))",
+        )[0]
+    )
 
 
 def test_a_constraint_is_dropped_first_with_its_own_schema_and_kind() -> None:
     key = "op.create_foreign_key('fk', 'a', 'b', ['x'], ['y'], source_schema='s', referent_schema='r')"
-    assert rewritten(key)[1:] == ["op.drop_constraint('fk', 'a', type_=\"foreignkey\", schema='s', if_exists=True)", key]
-    assert rewritten(key, alembic="1.15")[1:] == ["op.execute('ALTER TABLE \"s\".\"a\" DROP CONSTRAINT IF EXISTS \"fk\"')", key]
+    assert rewritten(key)[1:] == [
+        "op.drop_constraint('fk', 'a', type_=\"foreignkey\", schema='s', if_exists=True)",
+        key,
+    ]
+    assert rewritten(key, alembic="1.15")[1:] == [
+        'op.execute(\'ALTER TABLE "s"."a" DROP CONSTRAINT IF EXISTS "fk"\')',
+        key,
+    ]
 
 
 def test_a_key_that_a_foreign_key_of_the_revision_needs_is_not_dropped() -> None:
-    lines = rewritten("op.create_unique_constraint('uq', 'b', ['y'])", "op.create_foreign_key('fk', 'a', 'b', ['x'], ['y'])")
+    lines = rewritten(
+        "op.create_unique_constraint('uq', 'b', ['y'])", "op.create_foreign_key('fk', 'a', 'b', ['x'], ['y'])"
+    )
     assert "op.drop_constraint('uq'" not in " ".join(lines)
     assert "conname = 'uq' and convalidated" in " ".join(lines)
 
@@ -201,7 +235,10 @@ def test_what_upgrade_drops_itself_is_not_dropped_twice() -> None:
         (("session.add_all(rows)",), "session.add_all"),
         (("fill()",), "fill()"),
         (("x = 1; op.create_check_constraint('ck', 't', 'a > 0')",), "it shares its line"),
-        (("if missing:", "    op.create_index('i', 't', ['c'], postgresql_concurrently=True)"), "its condition may take an INVALID index"),
+        (
+            ("if missing:", "    op.create_index('i', 't', ['c'], postgresql_concurrently=True)"),
+            "its condition may take an INVALID index",
+        ),
         (("t = op.create_table('t', sa.Column('c', sa.Enum('a', name='e')))",), "it is part of a larger statement"),
     ],
 )
@@ -210,7 +247,15 @@ def test_what_no_rule_covers_is_left_as_it_is_and_listed(lines: tuple[str, ...],
 
 
 def test_reading_and_repeatable_calls_are_not_listed() -> None:
-    assert left("bind = op.get_bind()", "bind.execute(sa.text('SELECT 1'))", "op.alter_column('t', 'c', nullable=False)", "op.execute('COMMENT ON TABLE t IS NULL')") == ()
+    assert (
+        left(
+            "bind = op.get_bind()",
+            "bind.execute(sa.text('SELECT 1'))",
+            "op.alter_column('t', 'c', nullable=False)",
+            "op.execute('COMMENT ON TABLE t IS NULL')",
+        )
+        == ()
+    )
 
 
 def test_a_constant_of_the_module_is_a_name_and_a_variable_is_not() -> None:
@@ -297,7 +342,11 @@ def test_a_file_that_cannot_be_read_gets_no_patch_and_says_so(shop: Project) -> 
 def test_an_object_that_is_there_but_not_as_wanted_is_named(shop: Project) -> None:
     shop.add_revision("4d7f20c91be6_delivery_slots", REAL["DELIVERY_SLOTS"])
     change = SimpleNamespace(kind="column", identity="public.shipments.delivery_slot")
-    seen: Any = [SimpleNamespace(state="DIFFERENT", ran=None, statement=SimpleNamespace(changes=(change,), sql="ALTER TABLE ..."))]
+    seen: Any = [
+        SimpleNamespace(
+            state="DIFFERENT", ran=None, statement=SimpleNamespace(changes=(change,), sql="ALTER TABLE ...")
+        )
+    ]
     says = proposed(patch.preventions(*project_of(shop, "4d7f20c91be6"), seen, alembic=NOW)).says
     assert "mend it first: column public.shipments.delivery_slot" in says
 
@@ -308,7 +357,13 @@ def test_the_diff_is_one_that_patch_takes(shop: Project) -> None:
         path = shop.add_revision("82a5c3e60d17_email", "")
         path.write_bytes((REAL["UNIQUE_CUSTOMER_EMAIL"].rstrip() + end).replace("\n", newline).encode())
         wanted = proposed(patch.preventions(*project_of(shop, "82a5c3e60d17"), (), alembic=NOW))
-        subprocess.run(["patch", "-p1", "--binary"], input=wanted.diff.encode(), cwd=shop.directory, check=True, capture_output=True)
+        subprocess.run(
+            ["patch", "-p1", "--binary"],
+            input=wanted.diff.encode(),
+            cwd=shop.directory,
+            check=True,
+            capture_output=True,
+        )
         assert path.read_bytes().decode() == wanted.text
 
 
@@ -351,9 +406,14 @@ def test_the_patched_revision_completes_the_half_applied_shop(incident: Callable
     attempt = broken.alembic("upgrade", "head")
     assert attempt.exit_code == 0, attempt.output
     sql: LiteralString = "select indexrelid::regclass::text, indisvalid, indisready from pg_index where indexrelid in ('ix_orders_status_placed_at'::regclass, 'ix_shipments_delivery_slot'::regclass) order by 1"
-    assert query(broken.url, sql) == [("ix_orders_status_placed_at", True, True), ("ix_shipments_delivery_slot", True, True)]
+    assert query(broken.url, sql) == [
+        ("ix_orders_status_placed_at", True, True),
+        ("ix_shipments_delivery_slot", True, True),
+    ]
     assert query(broken.url, "select count(*) from pg_index where not indisvalid") == [(0,)]
-    assert query(broken.url, "select count(*) from pg_constraint where conname = 'ck_shipments_delivery_slot'") == [(1,)]
+    assert query(broken.url, "select count(*) from pg_constraint where conname = 'ck_shipments_delivery_slot'") == [
+        (1,)
+    ]
     assert query(broken.url, "select version_num from alembic_version") == [("4d7f20c91be6",)]
     assert broken.alembic("upgrade", f"{HEAD}:4d7f20c91be6", "--sql").exit_code == 0
 
@@ -378,11 +438,17 @@ def test_a_patched_revision_can_run_twice_whatever_it_holds(shop: Project, versi
         "op.get_bind().commit()",
         "op.execute('SELECT 1 / (SELECT count(*) FROM warehouse_that_is_not_there)')",
     ]
-    path = shop.add_revision("aaaa0001_everything", upgrade(*lines).replace("'aaaa'", "'aaaa0001'").replace("= None", f"= '{HEAD}'"))
+    path = shop.add_revision(
+        "aaaa0001_everything", upgrade(*lines).replace("'aaaa'", "'aaaa0001'").replace("= None", f"= '{HEAD}'")
+    )
     assert "warehouse_that_is_not_there" in shop.alembic("upgrade", "head").output
     assert query(shop.url, "select count(*) from pg_class where relname = 'plain'") == [(1,)]
     files.replace(patch.steps(patch.preventions(*project_of(shop, "aaaa0001"), (), alembic=version))[0].arguments)
-    mended = path.read_text().replace("    op.get_bind().commit()\n", "").replace("(SELECT count(*) FROM warehouse_that_is_not_there)", "1")
+    mended = (
+        path.read_text()
+        .replace("    op.get_bind().commit()\n", "")
+        .replace("(SELECT count(*) FROM warehouse_that_is_not_there)", "1")
+    )
     path.write_text(mended)
     objects: LiteralString = "select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint where conrelid in ('notes'::regclass, 'plain'::regclass) union all select tablename, indexname, indexdef from pg_indexes where tablename in ('notes', 'plain') order by 1, 2, 3"
     once = query(shop.url, objects)
@@ -393,16 +459,26 @@ def test_a_patched_revision_can_run_twice_whatever_it_holds(shop: Project, versi
 
 
 def test_a_column_of_the_name_in_another_schema_is_not_taken_for_it(shop: Project) -> None:
-    lines = ["op.add_column('things', sa.Column('c', sa.Text()), schema='tenant')", "op.create_table('orders', sa.Column('id', sa.Enum('a', name='e')), schema='tenant')"]
-    shop.add_revision("aaaa0001_tenant", rewrite(upgrade(*lines).replace("'aaaa'", "'aaaa0001'").replace("= None", f"= '{HEAD}'"), alembic="").text)
+    lines = [
+        "op.add_column('things', sa.Column('c', sa.Text()), schema='tenant')",
+        "op.create_table('orders', sa.Column('id', sa.Enum('a', name='e')), schema='tenant')",
+    ]
+    shop.add_revision(
+        "aaaa0001_tenant",
+        rewrite(upgrade(*lines).replace("'aaaa'", "'aaaa0001'").replace("= None", f"= '{HEAD}'"), alembic="").text,
+    )
     with psycopg.connect(plain(shop.url), autocommit=True) as connection:
         connection.execute("create table things (c text)")
         connection.execute("create schema tenant create table things (id int)")
     assert shop.alembic("upgrade", "head").exit_code == 0
-    assert query(shop.url, "select attname::text from pg_attribute where attrelid = 'tenant.things'::regclass and attnum > 0") == [("id",), ("c",)]
+    assert query(
+        shop.url, "select attname::text from pg_attribute where attrelid = 'tenant.things'::regclass and attnum > 0"
+    ) == [("id",), ("c",)]
     assert query(shop.url, "select to_regclass('tenant.orders')::text") == [("tenant.orders",)]
 
 
 def test_steps_are_made_of_patches_only() -> None:
     change = Prevention("a patch", "--- a", "/x/r.py", "0", "old", "new")
-    assert [step.says for step in patch.steps([Prevention("a finding"), change, replace(change, path="")])] == ["Patch r.py, so that a retry is safe"]
+    assert [step.says for step in patch.steps([Prevention("a finding"), change, replace(change, path="")])] == [
+        "Patch r.py, so that a retry is safe"
+    ]

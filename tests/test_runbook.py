@@ -25,7 +25,13 @@ def test_a_notebook_alone_makes_a_plan_and_a_whole_record(desk: Desk, broken: In
     ran = desk.papermill(broken("interrupted_index"))
     assert (ran.code, ran.document["outcome"], ran.document["plan"]["chosen"]) == (0, "planned", "resume")
     assert verdict(ran.run_id) == "whole"
-    assert {path.name for path in ran.record.path.iterdir()} >= {"journal.jsonl", "plan.json", "record.json", "report.html", "notebook.ipynb"}
+    assert {path.name for path in ran.record.path.iterdir()} >= {
+        "journal.jsonl",
+        "plan.json",
+        "record.json",
+        "report.html",
+        "notebook.ipynb",
+    }
 
 
 def test_a_notebook_alone_applies_what_is_approved_and_the_command_undoes_it(desk: Desk, broken: Incident) -> None:
@@ -51,7 +57,9 @@ def test_a_stale_approval_stops_the_notebook_and_the_record_is_whole(desk: Desk,
 
 
 @pytest.mark.parametrize(("name", "value"), [("dry_runn", True), ("lock_timeout_ms", "2000"), ("revision", 12)])
-def test_a_parameter_that_is_misspelt_or_of_another_type_opens_no_run(broken: Incident, name: str, value: object) -> None:
+def test_a_parameter_that_is_misspelt_or_of_another_type_opens_no_run(
+    broken: Incident, name: str, value: object
+) -> None:
     incident = broken("interrupted_index")
     with pytest.raises(InvalidParameter, match=name):
         runbook.form(SLUG, **{**incident.parameters, name: value})
@@ -94,7 +102,9 @@ def test_nothing_is_verified_where_nothing_was_applied(desk: Desk, broken: Incid
     assert "verified" not in ran.kinds
 
 
-def test_a_repair_that_did_not_take_is_not_called_completed(desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repair_that_did_not_take_is_not_called_completed(
+    desk: Desk, broken: Incident, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Verified by looking: somebody drops the new index between the last step and the look."""
     incident = broken("interrupted_index")
     keep = runbook.Run._keep_catalog
@@ -125,7 +135,9 @@ def test_an_undo_works_with_the_old_code_back_in_place(desk: Desk, broken: Incid
 
 
 def test_an_apply_or_undo_of_another_lab_incident_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    other = lab.Incident("deadlock", "queue", "lab", "shop", 100, tmp_path / "alembic.ini", tmp_path / "error.txt", {}, "")
+    other = lab.Incident(
+        "deadlock", "queue", "lab", "shop", 100, tmp_path / "alembic.ini", tmp_path / "error.txt", {}, ""
+    )
     monkeypatch.setattr(lab, "current", lambda: other)
     monkeypatch.setenv("MEND_ACTION", "apply")
     with pytest.raises(Refused, match="holds the incident deadlock"):
@@ -164,7 +176,10 @@ def test_the_box_applies_the_plan_that_is_shown(broken: Incident, box: list[Box]
     incident = broken("interrupted_index")
     run = opened(incident)
     told: list[str] = []
-    assert (box[0].digest, box[0].database) == (run.plan and run.plan.digest(), Look(incident.url).query("select current_database()")[0][0])
+    assert (box[0].digest, box[0].database) == (
+        run.plan and run.plan.digest(),
+        Look(incident.url).query("select current_database()")[0][0],
+    )
     assert Look(incident.url).schemas() == ["information_schema", "public"]
     box[0].apply(told.append)
     run.verify()

@@ -42,12 +42,16 @@ def of_form(form: str) -> dict[str, str]:
     """
     kind, _, name = form.partition(":")
     if f"{kind}:" not in FORMS or not name:
-        raise InvalidParameter(f"{a_name(kind) if kind else ''!r} names no database. Nothing was changed. Write env:NAME or service:NAME.")
+        raise InvalidParameter(
+            f"{a_name(kind) if kind else ''!r} names no database. Nothing was changed. Write env:NAME or service:NAME."
+        )
     if kind == "service":
         return {"service": a_name(name)}
     value = os.environ.get(a_name(name), "").strip()
     if not value:
-        raise InvalidParameter(f"The environment variable {name} is not set. Nothing was changed. Set it to the address of the database.")
+        raise InvalidParameter(
+            f"The environment variable {name} is not set. Nothing was changed. Set it to the address of the database."
+        )
     return keywords(value, form)
 
 
@@ -64,7 +68,9 @@ def keywords(address: str, name: str) -> dict[str, str]:
         found = _by_sqlalchemy(address) if _OF_SQLALCHEMY.match(address) else _by_libpq(address)
         found = conninfo_to_dict(make_conninfo(**found))
     except (ProgrammingError, ArgumentError, ValueError):
-        raise InvalidParameter(f"{name} does not hold a PostgreSQL address. Nothing was changed. Write postgresql://user@host/database.") from None
+        raise InvalidParameter(
+            f"{name} does not hold a PostgreSQL address. Nothing was changed. Write postgresql://user@host/database."
+        ) from None
     texts = {key: str(value) for key, value in found.items() if value is not None}
     return texts | ({"sslmode": _SSL.get(texts["sslmode"], texts["sslmode"])} if "sslmode" in texts else {})
 

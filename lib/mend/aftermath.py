@@ -31,17 +31,24 @@ def undo_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
     _require_no_other_undo(target, applied)
     found = outcomes(target, applied)
     if half := [n for n, outcome in found.items() if outcome.state == "partial"]:
-        raise Refused(f"Step {half[0] + 1} of run {applied.run_id} is half done. Nothing was changed. First `mend resume {applied.run_id}`, then undo.")
+        raise Refused(
+            f"Step {half[0] + 1} of run {applied.run_id} is half done. Nothing was changed. First `mend resume {applied.run_id}`, then undo."
+        )
     done = frozenset(n for n, outcome in found.items() if outcome.state == "done")
     if not done:
-        raise Refused(f"No step of run {applied.run_id} took effect, so there is nothing to take back. Nothing was changed.")
+        raise Refused(
+            f"No step of run {applied.run_id} took effect, so there is nothing to take back. Nothing was changed."
+        )
     if reasons := applied.plan.irreversible(done):
         raise Refused("This run cannot be taken back: " + "; ".join(reasons) + ". Nothing was changed.")
     plan = applied.plan.undone(done, evidence={"undoes": applied.run_id})
     with target.reading() as conn:
         lines = surprises(conn, plan)
     if lines:
-        raise Refused(f"The database is no longer as run {applied.run_id} left it. Nothing was changed. {'; '.join(lines)}. Take that back first, or mend it by hand.", differences=lines)
+        raise Refused(
+            f"The database is no longer as run {applied.run_id} left it. Nothing was changed. {'; '.join(lines)}. Take that back first, or mend it by hand.",
+            differences=lines,
+        )
     return plan
 
 
@@ -74,7 +81,9 @@ def _require_no_other_undo(target: Target, applied: Applied) -> None:
     """An undo that took effect in part is gone on with; one that did nothing counts for nothing."""
     for attempt in lineage.undos(applied):
         if any(outcome.state != "not_done" for outcome in outcomes(target, attempt).values()):
-            raise Refused(f"An undo of run {applied.run_id} was begun and not finished: {attempt.run_id}. Nothing was changed. Go on with `mend resume {attempt.run_id}`.")
+            raise Refused(
+                f"An undo of run {applied.run_id} was begun and not finished: {attempt.run_id}. Nothing was changed. Go on with `mend resume {attempt.run_id}`."
+            )
 
 
 def _require_no_later_run(target: Target, applied: Applied) -> None:
@@ -82,9 +91,15 @@ def _require_no_later_run(target: Target, applied: Applied) -> None:
     with target.reading() as conn:
         last = ledger.last(conn, target.settings.schema_name)
     family = [applied, *([applied.undoes] if applied.undoes else [])]
-    own = {run.run_id for one in (*family, *(attempt for one in family for attempt in lineage.undos(one))) for run in one.runs}
+    own = {
+        run.run_id
+        for one in (*family, *(attempt for one in family for attempt in lineage.undos(one)))
+        for run in one.runs
+    }
     if last is not None and last.run_id not in own | {one.plan.evidence.get("last_run") for one in family}:
-        raise Refused(f"Run {last.run_id} was applied to this database after run {applied.run_id}. Nothing was changed. Make a new plan: it tells what is missing now.")
+        raise Refused(
+            f"Run {last.run_id} was applied to this database after run {applied.run_id}. Nothing was changed. Make a new plan: it tells what is missing now."
+        )
 
 
 def left_by_undo(target: Target, undo: Applied, *, run_id: str) -> list[str]:
@@ -95,7 +110,9 @@ def left_by_undo(target: Target, undo: Applied, *, run_id: str) -> list[str]:
     assert undo.undoes is not None
     with target.reading(run_id) as conn:
         now = catalog.snapshot(conn)
-    theirs = _keys(undo.undoes.after, undo.before) - {(e.kind, e.identity) for step in undo.plan.steps for e in (*step.before, *step.after)}
+    theirs = _keys(undo.undoes.after, undo.before) - {
+        (e.kind, e.identity) for step in undo.plan.steps for e in (*step.before, *step.after)
+    }
     wrong = [c for c in catalog.diff(undo.undoes.before, now) if (c.kind, c.identity) not in theirs]
     return [f"{c.kind} {c.identity}: was {c.before or '(absent)'}, is {c.after or '(absent)'}" for c in wrong]
 

@@ -64,13 +64,23 @@ class Upgrade:
     def operation(self, call: ast.Call) -> str:
         """The name of the operation that a call is, whatever alembic's op is called here; '' for anything else."""
         function = call.func
-        return function.attr if isinstance(function, ast.Attribute) and ast.unparse(function.value) in self._aliases else ""
+        return (
+            function.attr
+            if isinstance(function, ast.Attribute) and ast.unparse(function.value) in self._aliases
+            else ""
+        )
 
     def text(self, node: ast.expr | None) -> str:
         """A name that can be read: a literal, op.f() of one, or a constant of the module; '' for others."""
         if isinstance(node, ast.Call) and self.operation(node) == "f":
             node = argument(node, 0, "name")
-        found = self._constants.get(node.id) if isinstance(node, ast.Name) else node.value if isinstance(node, ast.Constant) else ""
+        found = (
+            self._constants.get(node.id)
+            if isinstance(node, ast.Name)
+            else node.value
+            if isinstance(node, ast.Constant)
+            else ""
+        )
         return found if isinstance(found, str) and _NAME.fullmatch(found) else ""
 
     def about(self, call: ast.Call) -> Named:
@@ -81,7 +91,10 @@ class Upgrade:
         elif operation in ("add_column", "drop_column"):
             table, name = argument(call, 0, "table_name"), argument(call, 1, "column_name", "column")
         else:
-            name, table = argument(call, 0, "index_name", "constraint_name"), argument(call, 1, "table_name", "source_table")
+            name, table = (
+                argument(call, 0, "index_name", "constraint_name"),
+                argument(call, 1, "table_name", "source_table"),
+            )
         if isinstance(name, ast.Call) and self.operation(name) != "f":
             name = argument(name, 0, "name")  # sa.Column("email", ...)
         if is_constant(name, None):
@@ -96,7 +109,9 @@ class Upgrade:
         """Whether a call that is no operation may change something."""
         if isinstance(call.func, ast.Attribute):
             if call.func.attr in _SENDS:
-                return not re.match(r"(\w+\.)*(text\()?['\"]+\s*select\b", ast.unparse(call.args[0]) if call.args else "", re.IGNORECASE)
+                return not re.match(
+                    r"(\w+\.)*(text\()?['\"]+\s*select\b", ast.unparse(call.args[0]) if call.args else "", re.IGNORECASE
+                )
             return "session" in ast.unparse(call.func.value).lower() and bool(_STORES.match(call.func.attr))
         whole = isinstance(statement, ast.Expr) and statement.value is call
         return whole and isinstance(call.func, (ast.Name, ast.Subscript)) and ast.unparse(call.func) != "print"
@@ -107,7 +122,9 @@ class Upgrade:
         drops = [one for one in earlier if self.operation(one) in ("drop_constraint", "drop_index")]
         texts = [ast.unparse(one) for one in earlier if self.operation(one) == "execute"]
         word = re.compile(rf"\bif exists\b.*\b{re.escape(name)}\b", re.IGNORECASE | re.DOTALL)
-        return any(self.text(argument(one, 0, "constraint_name", "index_name")) == name for one in drops) or any(map(word.search, texts))
+        return any(self.text(argument(one, 0, "constraint_name", "index_name")) == name for one in drops) or any(
+            map(word.search, texts)
+        )
 
     def needed_later(self, call: ast.Call, table: str) -> bool:
         """Whether a foreign key that upgrade() makes afterwards refers to the table: its key then cannot be dropped."""
@@ -115,7 +132,12 @@ class Upgrade:
         keys = [one for one in later if self.operation(one) == "create_foreign_key"]
         referents = [self.text(argument(one, 2, "referent_table")) for one in keys]
         inline = [one for one in later if ast.unparse(one.func).rpartition(".")[2].startswith("ForeignKey")]
-        texts = [one.value for key in inline for one in ast.walk(key) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        texts = [
+            one.value
+            for key in inline
+            for one in ast.walk(key)
+            if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        ]
         return table in referents or any(table in text.split(".")[:-1] for text in texts)
 
     def _renamed(self) -> set[str]:
@@ -123,7 +145,10 @@ class Upgrade:
         found: set[str] = set()
         for call in self.calls:
             if self.operation(call) == "rename_table":
-                found |= {self.text(argument(call, 0, "old_table_name")), self.text(argument(call, 1, "new_table_name"))}
+                found |= {
+                    self.text(argument(call, 0, "old_table_name")),
+                    self.text(argument(call, 1, "new_table_name")),
+                }
             elif self.operation(call) == "alter_column" and (new := keyword(call, "new_column_name")):
                 found |= {self.text(argument(call, 1, "column_name")), self.text(new)}
         return found - {""}
@@ -134,14 +159,19 @@ def _spots(body: Sequence[ast.stmt], around: Spot) -> Iterator[Spot]:
         if isinstance(one, (ast.For, ast.AsyncFor, ast.While)):
             yield from _spots([*one.body, *one.orelse], replace(around, loop=True))
         elif isinstance(one, ast.If):
-            yield from _spots([*one.body, *one.orelse], replace(around, tests=f"{around.tests} {ast.unparse(one.test)}"))
+            yield from _spots(
+                [*one.body, *one.orelse], replace(around, tests=f"{around.tests} {ast.unparse(one.test)}")
+            )
         elif isinstance(one, ast.With) and not _is_batch(one):
             yield from _spots(one.body, replace(around, autocommit=around.autocommit or is_autocommit(one)))
         elif isinstance(one, (ast.Try, ast.TryStar)):
             handlers = chain.from_iterable(handler.body for handler in one.handlers)
             yield from _spots([*one.body, *handlers, *one.orelse, *one.finalbody], around)
         elif isinstance(one, ast.Match):
-            yield from _spots(list(chain.from_iterable(case.body for case in one.cases)), replace(around, tests=f"{around.tests} match"))
+            yield from _spots(
+                list(chain.from_iterable(case.body for case in one.cases)),
+                replace(around, tests=f"{around.tests} match"),
+            )
         elif not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield replace(around, statement=one)
 

@@ -84,7 +84,9 @@ def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[
                     _run(writer, n, step)
             outcome = "done"
         finally:
-            with suppress(MendError, DBAPIError):  # the anchor is evidence, not the repair: its loss must not mask the step's error
+            with suppress(
+                MendError, DBAPIError
+            ):  # the anchor is evidence, not the repair: its loss must not mask the step's error
                 _close_ledger(writer, outcome)
 
 
@@ -109,7 +111,9 @@ def _held(writer: Writer) -> Iterator[Callable[[], None]]:
             except SQLAlchemyError:  # the session is gone, and its lock with it
                 held = set()
             if mine not in held:
-                raise Interrupted(f"The lock that keeps other runs away was lost (a pooler in transaction mode?). No further step was started. Connect to the server directly, then `mend resume {writer.run_id}`.")
+                raise Interrupted(
+                    f"The lock that keeps other runs away was lost (a pooler in transaction mode?). No further step was started. Connect to the server directly, then `mend resume {writer.run_id}`."
+                )
 
         still_held()
         yield still_held
@@ -120,7 +124,9 @@ def _held(writer: Writer) -> Iterator[Callable[[], None]]:
 def _busy(conn: Connection, writer: Writer) -> TargetBusy:
     holders = queries.frame(conn, "execute/holder", classid=ADVISORY_CLASS)
     who = ", ".join(f"{h.application} (pid {h.pid}, role {h.role}, since {h.since})" for h in holders.itertuples())
-    return TargetBusy(f"Another run of mend holds {writer.identity.database}: {who or 'not visible'}. Nothing was changed. Wait for it to end and run again.")
+    return TargetBusy(
+        f"Another run of mend holds {writer.identity.database}: {who or 'not visible'}. Nothing was changed. Wait for it to end and run again."
+    )
 
 
 def _open_ledger(writer: Writer, plan: Plan, action: str, done: frozenset[int]) -> None:
@@ -133,18 +139,38 @@ def _open_ledger(writer: Writer, plan: Plan, action: str, done: frozenset[int]) 
     """
     with writer.target.writing(writer.application_name(-1), version_num=writer.identity.version_num) as conn:
         if ledger.state(conn, writer.schema) == "foreign":
-            raise Refused(f"Schema {writer.schema} exists and was not made by mend. Nothing was changed. Name another with `schema =` in mend.toml.")
+            raise Refused(
+                f"Schema {writer.schema} exists and was not made by mend. Nothing was changed. Name another with `schema =` in mend.toml."
+            )
         try:
             with _transaction(conn, writer):
                 if ledger.state(conn, writer.schema) == "absent":
                     for text in ledger.schema_statements(writer.schema):
                         conn.exec_driver_sql(text)
-                conn.exec_driver_sql(*ledger.begin_run(writer.schema, run_id=writer.run_id, slug=plan.slug, digest=_consumes(plan, action, writer), action=action))
-                writer.journal.append("apply_started", {"digest": plan.digest(), "steps": len(plan.steps), "action": action, "done": sorted(done)})
+                conn.exec_driver_sql(
+                    *ledger.begin_run(
+                        writer.schema,
+                        run_id=writer.run_id,
+                        slug=plan.slug,
+                        digest=_consumes(plan, action, writer),
+                        action=action,
+                    )
+                )
+                writer.journal.append(
+                    "apply_started",
+                    {"digest": plan.digest(), "steps": len(plan.steps), "action": action, "done": sorted(done)},
+                )
         except DBAPIError as error:
             if sqlstate(error) == "23505":
-                raise PlanConsumed(f"Plan {plan.digest()} was applied to this database already; a plan applies once. Nothing was changed now. Make a new plan.") from error
-            raise from_driver(error, f"The ledger (schema {writer.schema}) could not be written", "Nothing was changed.", "Grant CREATE on the database, or name a schema you own with `schema =` in mend.toml.") from error
+                raise PlanConsumed(
+                    f"Plan {plan.digest()} was applied to this database already; a plan applies once. Nothing was changed now. Make a new plan."
+                ) from error
+            raise from_driver(
+                error,
+                f"The ledger (schema {writer.schema}) could not be written",
+                "Nothing was changed.",
+                "Grant CREATE on the database, or name a schema you own with `schema =` in mend.toml.",
+            ) from error
 
 
 def _consumes(plan: Plan, action: str, writer: Writer) -> str:
@@ -155,8 +181,13 @@ def _consumes(plan: Plan, action: str, writer: Writer) -> str:
 def _close_ledger(writer: Writer, outcome: str) -> None:
     """Anchor the journal's head and length in the target."""
     last = writer.journal.append("applied" if outcome == "done" else "apply_ended", {"outcome": outcome})
-    with writer.target.writing(writer.application_name(-2), version_num=writer.identity.version_num) as conn, _transaction(conn, writer):
-        conn.exec_driver_sql(*ledger.end_run(writer.schema, run_id=writer.run_id, outcome=outcome, length=last.seq + 1, head=last.hash))
+    with (
+        writer.target.writing(writer.application_name(-2), version_num=writer.identity.version_num) as conn,
+        _transaction(conn, writer),
+    ):
+        conn.exec_driver_sql(
+            *ledger.end_run(writer.schema, run_id=writer.run_id, outcome=outcome, length=last.seq + 1, head=last.hash)
+        )
 
 
 @contextmanager
@@ -177,7 +208,10 @@ def _transaction(conn: Connection, writer: Writer, *, idle_ms: int = _IDLE_TIMEO
 
 def _run(writer: Writer, n: int, step: Step) -> None:
     """One step: journal, look, act, journal."""
-    writer.journal.append("step_started", {"step": n, "says": step.says, "sql": step.sql(), "application_name": writer.application_name(n)})
+    writer.journal.append(
+        "step_started",
+        {"step": n, "says": step.says, "sql": step.sql(), "application_name": writer.application_name(n)},
+    )
     writer.progress(f"step {n + 1}: {step.says}")
     started = time.monotonic()
     try:
@@ -206,22 +240,34 @@ def _insist(writer: Writer, n: int, step: Step) -> int:
 
 
 def _back_off(writer: Writer, n: int, attempt: int, wait_s: float, blockers: list[dict[str, Any]]) -> None:
-    writer.journal.append("step_retried", {"step": n, "attempt": attempt, "wait_s": round(wait_s, 2), "blockers": blockers})
-    writer.progress(f"step {n + 1}: lock not granted within {writer.lock_timeout_ms} ms; {_named(blockers)}; trying again in {wait_s:.1f} s")
+    writer.journal.append(
+        "step_retried", {"step": n, "attempt": attempt, "wait_s": round(wait_s, 2), "blockers": blockers}
+    )
+    writer.progress(
+        f"step {n + 1}: lock not granted within {writer.lock_timeout_ms} ms; {_named(blockers)}; trying again in {wait_s:.1f} s"
+    )
     time.sleep(wait_s)
 
 
 def _named(blockers: list[dict[str, Any]]) -> str:
     """The blockers in words: who holds what, for how long."""
     held = [b for b in blockers if b["granted"]]
-    return "; ".join(f"pid {b['pid']} ({b['role']}, {b['state']}, open {b['open_s'] or 0:.0f} s) holds {b['held']} on {b['relation']}" for b in held[:3]) or "no blocker is visible"
+    return (
+        "; ".join(
+            f"pid {b['pid']} ({b['role']}, {b['state']}, open {b['open_s'] or 0:.0f} s) holds {b['held']} on {b['relation']}"
+            for b in held[:3]
+        )
+        or "no blocker is visible"
+    )
 
 
 def _forecast(writer: Writer, n: int, step: Step) -> list[dict[str, Any]]:
     """Before asking for locks: who holds what conflicts, and how many sessions wait already."""
     if blockers := _in_the_way(writer, step):
         writer.journal.append("lock_forecast", {"step": n, "blockers": blockers})
-        writer.progress(f"step {n + 1}: {_named(blockers)}; {sum(not b['granted'] for b in blockers)} sessions wait already")
+        writer.progress(
+            f"step {n + 1}: {_named(blockers)}; {sum(not b['granted'] for b in blockers)} sessions wait already"
+        )
     return blockers
 
 
@@ -246,7 +292,9 @@ def _run_transaction(writer: Writer, n: int, step: Step) -> int:
         resolve.require(conn, step.before, f"Step {n + 1}")
         with _transaction(conn, writer):
             rows = sum(_send(conn, statement) for statement in step.statements)
-            xid = conn.exec_driver_sql("select cast(pg_current_xact_id() as text), cast(clock_timestamp() as text)").one()
+            xid = conn.exec_driver_sql(
+                "select cast(pg_current_xact_id() as text), cast(clock_timestamp() as text)"
+            ).one()
             writer.journal.append("step_xid", {"step": n, "xid": xid[0]}, server_time=xid[1])
     return rows
 
@@ -275,16 +323,24 @@ def _send(conn: Connection, statement: Statement) -> int:
     """
     rows = max(conn.exec_driver_sql(statement.sql.replace("%", "%%")).rowcount, 0)
     if statement.exactly is not None and rows != statement.exactly:
-        raise TooManyRows(f"A statement affected {rows} rows where exactly {statement.exactly} were planned: {statement.sql}. The step was rolled back. The database moved: make a new plan.", rows=rows)
+        raise TooManyRows(
+            f"A statement affected {rows} rows where exactly {statement.exactly} were planned: {statement.sql}. The step was rolled back. The database moved: make a new plan.",
+            rows=rows,
+        )
     if statement.at_most is not None and rows > statement.at_most:
-        raise TooManyRows(f"A statement affected {rows} rows where at most {statement.at_most} were planned: {statement.sql}. The step was rolled back. Make a new plan.", rows=rows)
+        raise TooManyRows(
+            f"A statement affected {rows} rows where at most {statement.at_most} were planned: {statement.sql}. The step was rolled back. Make a new plan.",
+            rows=rows,
+        )
     return rows
 
 
 def _run_upgrade(writer: Writer, n: int, step: Step) -> int:
     """The project's own upgrade(), under its interpreter, with the operations that are there already skipped."""
     if writer.project is None:
-        raise PreconditionFailed("This step runs the project's upgrade(), but no Alembic project was named. Nothing was changed. Pass the alembic.ini.")
+        raise PreconditionFailed(
+            "This step runs the project's upgrade(), but no Alembic project was named. Nothing was changed. Pass the alembic.ini."
+        )
     with writer.target.reading(writer.run_id) as conn:
         resolve.require(conn, step.before, f"Step {n + 1}")
     limits = {
@@ -312,7 +368,10 @@ def _run_invalid_index(writer: Writer, n: int, step: Step) -> int:
     """
     table, ready = str(step.arguments["table"]), bool(step.arguments["ready"])
     version = writer.identity.version_num
-    with writer.target.writing(writer.application_name(n) + ":in-the-way", version_num=version) as other, writer.target.writing(writer.application_name(n), version_num=version) as conn:
+    with (
+        writer.target.writing(writer.application_name(n) + ":in-the-way", version_num=version) as other,
+        writer.target.writing(writer.application_name(n), version_num=version) as conn,
+    ):
         resolve.require(conn, step.before, f"Step {n + 1}")
         with _transaction(other, writer, idle_ms=0):
             if ready:
@@ -325,7 +384,10 @@ def _run_invalid_index(writer: Writer, n: int, step: Step) -> int:
                 _send(conn, step.statements[0])
         conn.exec_driver_sql("set lock_timeout = 0")
         if lines := resolve.differences(conn, step.after):
-            raise StepFailed(f"Step {n + 1} ({step.says}) did not leave what it should. {'; '.join(lines)}. Steps before it stand.", step=n)
+            raise StepFailed(
+                f"Step {n + 1} ({step.says}) did not leave what it should. {'; '.join(lines)}. Steps before it stand.",
+                step=n,
+            )
     return 0
 
 
@@ -365,18 +427,38 @@ def _failed(writer: Writer, n: int, step: Step, error: DBAPIError) -> MendError:
     if outcome == "unknown":
         return OutcomeUnknown(f"{text} {state} `mend resume {writer.run_id}` resolves it.", step=n, sqlstate=code)
     if code == "55P03":
-        return LockNotAcquired(f"{text} {state} {_named(_in_the_way(writer, step))}. End the blocker or wait, then make a new plan.", step=n, sqlstate=code)
-    further = f"`mend resume {writer.run_id}` clears that and goes on, once the cause is mended." if outcome == "partial" else "Mend the cause, then make a new plan."
+        return LockNotAcquired(
+            f"{text} {state} {_named(_in_the_way(writer, step))}. End the blocker or wait, then make a new plan.",
+            step=n,
+            sqlstate=code,
+        )
+    further = (
+        f"`mend resume {writer.run_id}` clears that and goes on, once the cause is mended."
+        if outcome == "partial"
+        else "Mend the cause, then make a new plan."
+    )
     return StepFailed(f"{text} {state} Steps before it stand. {further}", step=n, sqlstate=code)
 
 
 def _stopped(writer: Writer, n: int, step: Step, error: MendError) -> MendError:
     """One of our own errors within a step, journaled; it speaks of the step alone, so what stands is added."""
     nothing_sent = isinstance(error, PreconditionFailed | Refused)
-    state, outcome = ("", "unknown") if isinstance(error, OutcomeUnknown) else ("", "rolled_back") if nothing_sent else _state_after(writer, n, step)
-    writer.journal.append("step_failed", {"step": n, "sqlstate": str(error.facts.get("sqlstate", "")), "message": error.message, "outcome": outcome})
+    state, outcome = (
+        ("", "unknown")
+        if isinstance(error, OutcomeUnknown)
+        else ("", "rolled_back")
+        if nothing_sent
+        else _state_after(writer, n, step)
+    )
+    writer.journal.append(
+        "step_failed",
+        {"step": n, "sqlstate": str(error.facts.get("sqlstate", "")), "message": error.message, "outcome": outcome},
+    )
     if outcome == "unknown" and not isinstance(error, OutcomeUnknown):
-        return OutcomeUnknown(f"Step {n + 1} ({step.says}) was cut off. {error.message} {state} `mend resume {writer.run_id}` resolves it.", step=n)
+        return OutcomeUnknown(
+            f"Step {n + 1} ({step.says}) was cut off. {error.message} {state} `mend resume {writer.run_id}` resolves it.",
+            step=n,
+        )
     if isinstance(error, StepFailed | OutcomeUnknown) or n == 0:
         return error
     return StepFailed(f"Step {n + 1} ({step.says}) could not be run. {error.message} Steps before it stand.", step=n)
@@ -384,8 +466,12 @@ def _stopped(writer: Writer, n: int, step: Step, error: MendError) -> MendError:
 
 def _interrupted(writer: Writer, n: int, step: Step) -> MendError:
     state, outcome = _state_after(writer, n, step)
-    writer.journal.append("step_failed", {"step": n, "sqlstate": "", "message": "interrupted by the operator", "outcome": outcome})
-    return Interrupted(f"Step {n + 1} ({step.says}) was interrupted. {state} `mend resume {writer.run_id}` goes on from here.", step=n)
+    writer.journal.append(
+        "step_failed", {"step": n, "sqlstate": "", "message": "interrupted by the operator", "outcome": outcome}
+    )
+    return Interrupted(
+        f"Step {n + 1} ({step.says}) was interrupted. {state} `mend resume {writer.run_id}` goes on from here.", step=n
+    )
 
 
 def _state_after(writer: Writer, n: int, step: Step) -> tuple[str, str]:

@@ -103,12 +103,18 @@ class Facts:
         wanted = [change for one in self.seen if one.ran is not True for change in one.statement.changes]
         known = {(kind, identity) for kind, identity in self.live}
         made = {names.last(change.identity) for change in self.changes() if change.kind == "column"}
-        asked = [violations.obstacle(c, self.live) for c in wanted if ("table", relation_of(c)) in known and _columns_are_there(c, self.live, made)]
+        asked = [
+            violations.obstacle(c, self.live)
+            for c in wanted
+            if ("table", relation_of(c)) in known and _columns_are_there(c, self.live, made)
+        ]
         return [o for o in asked if o is not None]
 
     def operation_sql(self) -> str:
         """Every statement of the revision, in order."""
-        return "\n".join(f"-- operation {one.statement.operation}: {one.state}\n{one.statement.sql};" for one in self.seen)
+        return "\n".join(
+            f"-- operation {one.statement.operation}: {one.state}\n{one.statement.sql};" for one in self.seen
+        )
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """What else the journal keeps."""
@@ -121,7 +127,17 @@ def relation_of(change: Change) -> str:
         return change.identity
     if change.kind == "index":
         return ddl.index_table(change.after or change.before or "")
-    if change.kind in ("column", "default", "not_null", "constraint", "trigger", "policy", "rule", "partition", "inherits"):
+    if change.kind in (
+        "column",
+        "default",
+        "not_null",
+        "constraint",
+        "trigger",
+        "policy",
+        "rule",
+        "partition",
+        "inherits",
+    ):
         return names.parent(change.identity) if change.kind not in ("partition", "inherits") else change.identity
     return ""
 
@@ -141,7 +157,11 @@ def same_database(identity: Identity, found: Environment) -> bool:
     """Whether env.py leads to the target: same cluster and database."""
     if found.system_identifier is None:
         return False
-    return (found.system_identifier, found.database, found.database_oid) == (identity.system_identifier, identity.database, identity.database_oid)
+    return (found.system_identifier, found.database, found.database_oid) == (
+        identity.system_identifier,
+        identity.database,
+        identity.database_oid,
+    )
 
 
 def look(site: Site, project: Project, *, revision: str, data_operations: str) -> Facts:
@@ -163,11 +183,17 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
         chosen = _choose(_Comparer(site, project, past, server, live), set(rows), revision)
         environ = asked.result()
     if chosen is None and past.broken:
-        raise ProjectBroken(f"{past.broken[0].path}: {past.broken[0].problem}. Nothing was changed. Repair the file and run again.")
+        raise ProjectBroken(
+            f"{past.broken[0].path}: {past.broken[0].problem}. Nothing was changed. Repair the file and run again."
+        )
     table = _version_table(environ, tables, found)
     replayed, seen, operations = chosen[1:] if chosen else (NOTHING, (), pd.DataFrame(columns=OPERATIONS))
     now = catalog.facets(live)
-    keeper = Keeper(site.target.settings.schema_name, sha256(f"{chosen[0].id if chosen else ''} {site.last_run}")[:16], steps.primary_keys(now))
+    keeper = Keeper(
+        site.target.settings.schema_name,
+        sha256(f"{chosen[0].id if chosen else ''} {site.last_run}")[:16],
+        steps.primary_keys(now),
+    )
     return Facts(
         past=past,
         project=project,
@@ -192,7 +218,10 @@ def _sizes(site: Site, seen: Sequence[Seen]) -> dict[str, weights.Size]:
     relations |= {weights.table_changed(one.statement.sql) for one in seen}
     with site.target.reading(site.run_id) as conn:
         frame = queries.frame(conn, "target/sizes", relations=sorted(relations - {""}))
-    return {str(row["relation"]): weights.Size(int(row["rows_estimate"]), int(row["size_bytes"])) for row in frame.to_dict("records")}
+    return {
+        str(row["relation"]): weights.Size(int(row["rows_estimate"]), int(row["size_bytes"]))
+        for row in frame.to_dict("records")
+    }
 
 
 def _environment(project: Project) -> Environment | MendError:
@@ -229,7 +258,10 @@ class _Comparer:
         )
         frame = compare.compare(replayed, self.live, live_major=self.site.identity.version_num // 10000)
         rows = zip(replayed.statements, frame.to_dict("records"), strict=True)
-        seen = tuple(Seen(one, row["state"], row["detail"], None if pd.isna(row["ran"]) else bool(row["ran"])) for one, row in rows)
+        seen = tuple(
+            Seen(one, row["state"], row["detail"], None if pd.isna(row["ran"]) else bool(row["ran"]))
+            for one, row in rows
+        )
         return revision, replayed, seen, compare.operations(frame)
 
 
@@ -260,7 +292,11 @@ def _told(one: Seen, data_operations: str) -> Seen:
 
 def _version_table(environ: Environment | MendError, tables: pd.DataFrame, rows: pd.DataFrame) -> VersionTable:
     """The version table that env.py configures; without a schema, the one that its search_path finds first."""
-    name, schema = ("alembic_version", None) if isinstance(environ, MendError) else (environ.version_table, environ.version_table_schema)
+    name, schema = (
+        ("alembic_version", None)
+        if isinstance(environ, MendError)
+        else (environ.version_table, environ.version_table_schema)
+    )
     schema = schema or _found_first(environ, set(tables[tables["table"] == name]["schema"]))
     present = rows[(rows["schema"] == schema) & (rows["table"] == name)]["version_num"]
     exists = bool(((tables["schema"] == schema) & (tables["table"] == name)).any())
@@ -270,7 +306,9 @@ def _version_table(environ: Environment | MendError, tables: pd.DataFrame, rows:
 def _found_first(environ: Environment | MendError, schemas: set[str]) -> str:
     """The first of these schemas on env.py's search_path; with none of them on it, the one where a new table would go."""
     path, role = ("public", "") if isinstance(environ, MendError) else (environ.search_path, environ.role)
-    entries = [entry[1:-1].replace('""', '"') if entry.startswith('"') else entry for entry in _PATH_ENTRY.findall(path)]
+    entries = [
+        entry[1:-1].replace('""', '"') if entry.startswith('"') else entry for entry in _PATH_ENTRY.findall(path)
+    ]
     named = [role if entry == "$user" else entry for entry in entries]
     return next((one for one in named if one in schemas), next((one for one in named if one != role), "public"))
 
@@ -307,6 +345,10 @@ def evidence(facts: Facts) -> dict[str, Any]:
         "revision": facts.revision.id if facts.revision else None,
         "version_rows": dict.fromkeys(facts.table.rows, "present"),
         "files": {facts.revision.path.name: sha256(facts.revision.path.read_bytes())} if facts.revision else {},
-        "objects": {f"{kind} {identity}": text for (kind, identity), text in sorted(facts.live.items()) if concerns(kind, identity, text)},
+        "objects": {
+            f"{kind} {identity}": text
+            for (kind, identity), text in sorted(facts.live.items())
+            if concerns(kind, identity, text)
+        },
         "data_operations": {str(n): str(one.ran) for n, one in enumerate(facts.seen) if one.state == "DATA"},
     }

@@ -18,5 +18,11 @@ def named(target: Target, run_id: str) -> Iterator[None]:
     except LockNotAcquired as error:
         with target.reading(run_id) as conn:
             rows = queries.frame(conn, "target/holders").to_dict("records")
-        held = "; ".join(f"pid {row['pid']} ({row['role']}, {row['application'] or 'unnamed'}, {row['state']}, open {row['open_s'] or 0:.0f} s) holds {row['relation']}: {row['query']}" for row in rows[:3])
-        raise LockNotAcquired(f"{error.message} {held or 'Nobody holds it any more'}. It may be the migration, still at work: wait for it or end it, then run again.", sqlstate="55P03") from error
+        held = "; ".join(
+            f"pid {row['pid']} ({row['role']}, {row['application'] or 'unnamed'}, {row['state']}, open {row['open_s'] or 0:.0f} s) holds {row['relation']}: {row['query']}"
+            for row in rows[:3]
+        )
+        raise LockNotAcquired(
+            f"{error.message} {held or 'Nobody holds it any more'}. It may be the migration, still at work: wait for it or end it, then run again.",
+            sqlstate="55P03",
+        ) from error

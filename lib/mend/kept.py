@@ -68,7 +68,9 @@ def keepings(changes: Sequence[Change], *, keeper: Keeper, purpose: str, content
     ``content``: the catalog at that time, as the changes leave it.  Raises: NotInvertible where rows cannot be told apart.
     """
     tables = {change.identity for change in changes if change.kind == "table"}
-    moved = {c.identity for c in changes if c.kind in ("partition", "inherits") and None in (c.before, c.after)} - tables
+    moved = {
+        c.identity for c in changes if c.kind in ("partition", "inherits") and None in (c.before, c.after)
+    } - tables
     by_identity = {change.identity: change for change in changes if change.kind in ("table", "column", "foreign_table")}
     keys = {**keeper.primary_keys, **primary_keys(content)}
     found = []
@@ -90,7 +92,9 @@ def _fits_or_fails(change: Change, keys: Mapping[str, tuple[str, ...]]) -> bool:
     old, new = _type(change.before or ""), _type(change.after or "")
     integers = {"smallint", "integer", "bigint"}
     texts = all(re.fullmatch(r"text|character varying(\(\d+\))?", one) for one in (old, new))
-    return {old, new} <= integers or (texts and names.last(change.identity) in keys.get(names.parent(change.identity), ()))
+    return {old, new} <= integers or (
+        texts and names.last(change.identity) in keys.get(names.parent(change.identity), ())
+    )
 
 
 def _told_apart(change: Change, keys: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -98,7 +102,9 @@ def _told_apart(change: Change, keys: Mapping[str, tuple[str, ...]]) -> tuple[st
     if owner not in keys:
         raise NotInvertible(f"{owner} has no primary key, so the values of {change.identity} could not be kept")
     if name in keys[owner]:
-        raise NotInvertible(f"{change.identity} is part of the primary key, so without it the rows could not be told apart")
+        raise NotInvertible(
+            f"{change.identity} is part of the primary key, so without it the rows could not be told apart"
+        )
     return keys[owner]
 
 
@@ -114,7 +120,9 @@ def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...
     same = " and ".join(f"{_kept(f't.{one}', types[one])} = k.{one}" for one in primary_key)
     keep = (
         *_alone_with(owner, content),
-        Statement(f"create table {place} as select {keys}, {_kept(name, definition)} as {name} from {owner} where {_kept(name, definition)} is not null"),
+        Statement(
+            f"create table {place} as select {keys}, {_kept(name, definition)} as {name} from {owner} where {_kept(name, definition)} is not null"
+        ),
         _comment(place, change.identity),
     )
     value = _restored(f"k.{name}", definition)
@@ -126,7 +134,9 @@ def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...
         )
         compare = (
             *_alone_with(owner, content),
-            Statement(f"update {place} as k set changed = true from {owner} as t where {same} and {made} is distinct from k.made"),
+            Statement(
+                f"update {place} as k set changed = true from {owner} as t where {same} and {made} is distinct from k.made"
+            ),
         )
         back = Statement(f"update {owner} as t set {name} = {value} from {place} as k where {same} and not k.changed")
         return Keeping(keep, note, compare, _quietly(owner, content, (back,)))
@@ -150,7 +160,12 @@ def table(schema: str, key: str, identity: str, *, content: Facets) -> Keeping:
     values = ", ".join(_restored(name, columns[name]) for name in stored)
     positions, finish = _positions(schema, key, identity, columns, content)
     return Keeping(
-        keep=(*_alone_with(identity, content), Statement(f"create table {place} as select {copies} from only {identity}"), _comment(place, identity), *positions),
+        keep=(
+            *_alone_with(identity, content),
+            Statement(f"create table {place} as select {copies} from only {identity}"),
+            _comment(place, identity),
+            *positions,
+        ),
         restore=(Statement(f"insert into {identity} ({own}) overriding system value select {values} from {place}"),),
         finish=finish,
     )
@@ -160,9 +175,15 @@ def _columns(identity: str, content: Facets) -> dict[str, str]:
     """A table's columns, its parents' included: a snapshot lists those with the parent."""
     found = {}
     for kind in ("partition", "inherits"):
-        for parent in filter(None, re.split(r" (?=FOR VALUES|DEFAULT)", content.get((kind, identity), ""))[0].split(", ")):
+        for parent in filter(
+            None, re.split(r" (?=FOR VALUES|DEFAULT)", content.get((kind, identity), ""))[0].split(", ")
+        ):
             found.update(_columns(parent, content))
-    own = {names.last(one): text for (kind, one), text in content.items() if kind == "column" and names.parent(one) == identity}
+    own = {
+        names.last(one): text
+        for (kind, one), text in content.items()
+        if kind == "column" and names.parent(one) == identity
+    }
     return found | own
 
 
@@ -178,8 +199,14 @@ def _quietly(owner: str, content: Facets, statements: tuple[Statement, ...]) -> 
     triggers = [one for kind, one in content if kind == "trigger" and names.parent(one) == owner]
     fires = {one: content.get(("trigger_state", one), "enabled") for one in triggers}
     words = {"enabled": "enable", "replica": "enable replica", "always": "enable always"}
-    off = tuple(Statement(f"alter table {owner} disable trigger {names.last(one)}") for one in triggers if fires[one] in words)
-    on = tuple(Statement(f"alter table {owner} {words[fires[one]]} trigger {names.last(one)}") for one in triggers if fires[one] in words)
+    off = tuple(
+        Statement(f"alter table {owner} disable trigger {names.last(one)}") for one in triggers if fires[one] in words
+    )
+    on = tuple(
+        Statement(f"alter table {owner} {words[fires[one]]} trigger {names.last(one)}")
+        for one in triggers
+        if fires[one] in words
+    )
     return off + statements + on
 
 
@@ -191,16 +218,31 @@ def _as_given(owner: str, name: str, definition: str, statements: tuple[Statemen
     return (Statement(f"{head} by default"), *statements, Statement(f"{head} always"))
 
 
-def _positions(schema: str, key: str, owner: str, columns: Iterable[str], content: Facets) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
+def _positions(
+    schema: str, key: str, owner: str, columns: Iterable[str], content: Facets
+) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
     """How far the sequences are that go with these columns: to keep, and to set again once they exist."""
     owned = {definition for (kind, _), definition in content.items() if kind == "sequence_owner"}
-    counted = [c for c in columns if " as identity" in content.get(("column", f"{owner}.{c}"), "") or f"{owner}.{c}" in owned]
+    counted = [
+        c for c in columns if " as identity" in content.get(("column", f"{owner}.{c}"), "") or f"{owner}.{c}" in owned
+    ]
     if not counted:
         return (), ()
     place = _name(schema, key, f"{owner} {' '.join(counted)} position")
-    sequences = {c: f"cast(pg_get_serial_sequence({_literal(owner)}, {_literal(names.unquoted(c))}) as regclass)" for c in counted}
-    lines = " union all ".join(f"select {_literal(c)} as name, pg_sequence_last_value({sequence}) as position" for c, sequence in sequences.items())
-    finish = (Statement(f"select setval({sequence}, position) from {place} where name = {_literal(c)} and position is not null") for c, sequence in sequences.items())
+    sequences = {
+        c: f"cast(pg_get_serial_sequence({_literal(owner)}, {_literal(names.unquoted(c))}) as regclass)"
+        for c in counted
+    }
+    lines = " union all ".join(
+        f"select {_literal(c)} as name, pg_sequence_last_value({sequence}) as position"
+        for c, sequence in sequences.items()
+    )
+    finish = (
+        Statement(
+            f"select setval({sequence}, position) from {place} where name = {_literal(c)} and position is not null"
+        )
+        for c, sequence in sequences.items()
+    )
     return (Statement(f"create table {place} as {lines}"), _comment(place, f"{owner} (sequences)")), tuple(finish)
 
 
@@ -232,4 +274,6 @@ def _name(schema: str, key: str, identity: str) -> str:
 
 
 def _comment(kept: str, identity: str) -> Statement:
-    return Statement(f"comment on table {kept} is {_literal(f'mend: values of {identity}; expires {EXPIRY_DAYS} days after the run')}")
+    return Statement(
+        f"comment on table {kept} is {_literal(f'mend: values of {identity}; expires {EXPIRY_DAYS} days after the run')}"
+    )

@@ -74,8 +74,15 @@ def last(conn: Connection, schema: str) -> Entry | None:
 
 def begin_run(schema: str, *, run_id: str, slug: str, digest: str, action: str) -> tuple[str, dict[str, Any]]:
     """The insert that consumes a plan; the unique digest makes a second use fail with 23505."""
-    text = pgsql.SQL("insert into {0}.run (run_id, slug, digest, action) values (%(run_id)s, %(slug)s, %(digest)s, %(action)s)")
-    return text.format(_name(schema)).as_string(None), {"run_id": run_id, "slug": slug, "digest": digest, "action": action}
+    text = pgsql.SQL(
+        "insert into {0}.run (run_id, slug, digest, action) values (%(run_id)s, %(slug)s, %(digest)s, %(action)s)"
+    )
+    return text.format(_name(schema)).as_string(None), {
+        "run_id": run_id,
+        "slug": slug,
+        "digest": digest,
+        "action": action,
+    }
 
 
 def end_run(schema: str, *, run_id: str, outcome: str, length: int, head: str) -> tuple[str, dict[str, Any]]:
@@ -83,7 +90,12 @@ def end_run(schema: str, *, run_id: str, outcome: str, length: int, head: str) -
     text = pgsql.SQL(
         "update {0}.run set outcome = %(outcome)s, finished_at = clock_timestamp(), journal_length = %(length)s, journal_head = %(head)s where run_id = %(run_id)s"
     )
-    return text.format(_name(schema)).as_string(None), {"run_id": run_id, "outcome": outcome, "length": length, "head": head}
+    return text.format(_name(schema)).as_string(None), {
+        "run_id": run_id,
+        "outcome": outcome,
+        "length": length,
+        "head": head,
+    }
 
 
 def anchor(conn: Connection, schema: str, run_id: str) -> tuple[int, str] | None:

@@ -62,7 +62,9 @@ def to_undo(run_id: str) -> Applied:
     """
     found = _application(archive.find(run_id))
     if found.undoes:
-        raise Refused(f"Run {run_id} is itself an undo, of {found.undoes.run_id}. Nothing was changed. Make a new plan to go forward again.")
+        raise Refused(
+            f"Run {run_id} is itself an undo, of {found.undoes.run_id}. Nothing was changed. Make a new plan to go forward again."
+        )
     return _not_undone(found)
 
 
@@ -77,7 +79,12 @@ def to_resume(run_id: str) -> Applied:
 
 def undos(applied: Applied) -> list[Applied]:
     """Every attempt to take a plan back, oldest first."""
-    tried = [c for record in applied.runs for c in reversed(archive.children(record.run_id)) if c.opened.get("action") == "undo" and c.journal.of("apply_started")]
+    tried = [
+        c
+        for record in applied.runs
+        for c in reversed(archive.children(record.run_id))
+        if c.opened.get("action") == "undo" and c.journal.of("apply_started")
+    ]
     return [_application(record) for record in tried]
 
 
@@ -105,12 +112,23 @@ def _first(record: Record) -> Record | None:
         return _first(archive.find(record.opened["of"]))
     if record.journal.of("apply_started"):
         return record
-    return next((c for c in archive.children(record.run_id) if c.opened.get("action") == "apply" and c.journal.of("apply_started")), None)
+    return next(
+        (
+            c
+            for c in archive.children(record.run_id)
+            if c.opened.get("action") == "apply" and c.journal.of("apply_started")
+        ),
+        None,
+    )
 
 
 def _resumes(first: Record) -> list[Record]:
     """The resumes of a run, and the resumes of those, oldest first."""
-    direct = [c for c in reversed(archive.children(first.run_id)) if c.opened.get("action") == "resume" and c.journal.of("apply_started")]
+    direct = [
+        c
+        for c in reversed(archive.children(first.run_id))
+        if c.opened.get("action") == "resume" and c.journal.of("apply_started")
+    ]
     return [record for child in direct for record in (child, *_resumes(child))]
 
 
@@ -132,4 +150,6 @@ def _read_snapshot(record: Record, name: str) -> pd.DataFrame:
     try:
         return pd.DataFrame(json.loads((record.path / name).read_text(encoding="utf-8")), columns=_COLUMNS, dtype=str)
     except (OSError, ValueError) as error:
-        raise RecordDamaged(f"{record.path / name} cannot be read: {error}. What the run changed cannot be compared.") from error
+        raise RecordDamaged(
+            f"{record.path / name} cannot be read: {error}. What the run changed cannot be compared."
+        ) from error

@@ -37,7 +37,9 @@ REMEDIES = {
 }
 
 
-def preventions(past: History, revision: Revision | None, seen: Sequence[Seen], *, alembic: str = "") -> tuple[Prevention, ...]:
+def preventions(
+    past: History, revision: Revision | None, seen: Sequence[Seen], *, alembic: str = ""
+) -> tuple[Prevention, ...]:
     """Everything that the project could change so that this does not happen again.
 
     Parameters
@@ -67,7 +69,10 @@ def preventions(past: History, revision: Revision | None, seen: Sequence[Seen], 
         patch = _patch(present, made, revision, home, seen, alembic, commits=commits) if half else ()
         return (*found, *patch, *_split(present, revision))
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
-        return (*found, Prevention(f"{_relative(revision.path, home)} could not be read, so no patch of it is proposed: {error}."))
+        return (
+            *found,
+            Prevention(f"{_relative(revision.path, home)} could not be read, so no patch of it is proposed: {error}."),
+        )
 
 
 def steps(preventions: Iterable[Prevention]) -> tuple[Step, ...]:
@@ -87,27 +92,49 @@ def _rewritten(present: str, past: History, alembic: str) -> Rewritten:
     return Rewritten(mark + made.text, made.left)
 
 
-def _patch(present: str, made: Rewritten, revision: Revision, home: Path, seen: Sequence[Seen], alembic: str, *, commits: bool) -> tuple[Prevention, ...]:
+def _patch(
+    present: str, made: Rewritten, revision: Revision, home: Path, seen: Sequence[Seen], alembic: str, *, commits: bool
+) -> tuple[Prevention, ...]:
     name, left = _relative(revision.path, home), _left(made)
     if made.text == present:
-        return (Prevention(f"{name}: nothing is left in it that a patch could make repeatable. {left}"),) if left else ()
+        return (
+            (Prevention(f"{name}: nothing is left in it that a patch could make repeatable. {left}"),) if left else ()
+        )
     says = f"{name}: with this patch a retry of {revision.id} passes over what is there, and drops first what must not be kept. It is for PostgreSQL only"
-    says += f", and was made for Alembic {alembic}." if alembic else "; the version of Alembic is not known, so only what every version has is used."
+    says += (
+        f", and was made for Alembic {alembic}."
+        if alembic
+        else "; the version of Alembic is not known, so only what every version has is used."
+    )
     commit = "It does not cure the commit: as long as that is there, the version row is lost again." if commits else ""
     says = " ".join(filter(None, [says, commit, _different(seen), left]))
-    return (Prevention(says, unified(present, made.text, name), str(revision.path), sha256(present), present, made.text),)
+    return (
+        Prevention(says, unified(present, made.text, name), str(revision.path), sha256(present), present, made.text),
+    )
 
 
 def _left(made: Rewritten) -> str:
     """What a retry runs once more: whoever approves the patch must know that it may."""
-    return f"Left as it is, so a retry runs it again; look whether that does no harm: {'; '.join(made.left)}." if made.left else ""
+    return (
+        f"Left as it is, so a retry runs it again; look whether that does no harm: {'; '.join(made.left)}."
+        if made.left
+        else ""
+    )
 
 
 def _different(seen: Sequence[Seen]) -> str:
     """What is there already but not as wanted: IF NOT EXISTS would keep it so."""
     changes = [change for one in seen if one.state == "DIFFERENT" for change in one.statement.changes]
-    names = dict.fromkeys(f"{c.kind} {c.identity}" for c in changes if c.kind in ("table", "column") or (c.kind == "index" and "concurrently" not in _sql(c, seen)))
-    return f"It looks at names alone, and keeps what is here but not as wanted; mend it first: {', '.join(names)}." if names else ""
+    names = dict.fromkeys(
+        f"{c.kind} {c.identity}"
+        for c in changes
+        if c.kind in ("table", "column") or (c.kind == "index" and "concurrently" not in _sql(c, seen))
+    )
+    return (
+        f"It looks at names alone, and keeps what is here but not as wanted; mend it first: {', '.join(names)}."
+        if names
+        else ""
+    )
 
 
 def _sql(change: object, seen: Sequence[Seen]) -> str:
@@ -129,14 +156,33 @@ def _relative(path: Path, home: Path) -> str:
     try:
         return path.relative_to(home.resolve()).as_posix()
     except ValueError:
-        return Path(os.path.relpath(path, home)).as_posix() if not path.is_absolute() or path.drive == home.drive else path.name
+        return (
+            Path(os.path.relpath(path, home)).as_posix()
+            if not path.is_absolute() or path.drive == home.drive
+            else path.name
+        )
 
 
 def _step(one: Prevention) -> Step:
     name = Path(one.path).name
-    back = Step(f"Put the former text of {name} back", (), kind="file", transactional=False, retryable=False, arguments={"path": one.path, "sha256": sha256(one.text), "text": one.present})
+    back = Step(
+        f"Put the former text of {name} back",
+        (),
+        kind="file",
+        transactional=False,
+        retryable=False,
+        arguments={"path": one.path, "sha256": sha256(one.text), "text": one.present},
+    )
     arguments = {"path": one.path, "sha256": one.sha256, "text": one.text, "diff": one.diff}
-    return Step(f"Patch {name}, so that a retry is safe", (), kind="file", transactional=False, retryable=False, undo=(back,), arguments=arguments)
+    return Step(
+        f"Patch {name}, so that a retry is safe",
+        (),
+        kind="file",
+        transactional=False,
+        retryable=False,
+        undo=(back,),
+        arguments=arguments,
+    )
 
 
 def _split(present: str, revision: Revision) -> tuple[Prevention, ...]:

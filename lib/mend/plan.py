@@ -113,7 +113,11 @@ class Plan:
 
     def irreversible(self, done: frozenset[int]) -> tuple[str, ...]:
         """Why each of those steps cannot be taken back, for those that cannot."""
-        return tuple(f"step {n + 1} ({self.steps[n].says}): {self.steps[n].irreversible}" for n in sorted(done) if not self.steps[n].reversible())
+        return tuple(
+            f"step {n + 1} ({self.steps[n].says}): {self.steps[n].irreversible}"
+            for n in sorted(done)
+            if not self.steps[n].reversible()
+        )
 
     def undone(self, done: frozenset[int], *, evidence: Mapping[str, Any]) -> Plan:
         """The plan that takes those steps back, last first."""

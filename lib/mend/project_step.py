@@ -60,7 +60,10 @@ def run(
     except ProjectBroken as error:
         if not sent:
             raise
-        raise _cut_off(f"Step {n + 1}: the project's process ended in the middle of upgrade(). {error.message.splitlines()[-1]}.", lasting) from error
+        raise _cut_off(
+            f"Step {n + 1}: the project's process ended in the middle of upgrade(). {error.message.splitlines()[-1]}.",
+            lasting,
+        ) from error
     if last["event"] == "error":
         raise _failed(last, n, sent, lasting)
     return len(sent)
@@ -83,5 +86,11 @@ def _failed(error: Mapping[str, Any], n: int, sent: list[str], lasting: list[str
 def _cut_off(said: str, lasting: list[str], *, sqlstate: str = "") -> MendError:
     """An upgrade() that did not come to its end: rolled back as a whole, unless a part of it was committed."""
     if lasting:
-        return OutcomeUnknown(f"{said} A part of it may be committed. Make a new plan: it tells which operations are there.", sqlstate=sqlstate)
-    return StepFailed(f"{said} It was rolled back: no transaction was committed. Mend the cause, then make a new plan.", sqlstate=sqlstate)
+        return OutcomeUnknown(
+            f"{said} A part of it may be committed. Make a new plan: it tells which operations are there.",
+            sqlstate=sqlstate,
+        )
+    return StepFailed(
+        f"{said} It was rolled back: no transaction was committed. Mend the cause, then make a new plan.",
+        sqlstate=sqlstate,
+    )

@@ -28,7 +28,9 @@ def passwords(conninfo: Mapping[str, str], *, also: str = "") -> tuple[str, ...]
     found = [conninfo.get("password", ""), conninfo.get("sslpassword", ""), also]
     if "service" in conninfo:
         found.append(_of_service(conninfo["service"]))
-    return tuple(sorted({spelling for secret in found if secret for spelling in _spellings(secret)}, key=lambda s: (-len(s), s)))
+    return tuple(
+        sorted({spelling for secret in found if secret for spelling in _spellings(secret)}, key=lambda s: (-len(s), s))
+    )
 
 
 def _spellings(secret: str) -> set[str]:

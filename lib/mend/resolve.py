@@ -34,13 +34,21 @@ def differences(conn: Connection, expects: Iterable[Expect]) -> list[str]:
         return []
     live = catalog.facets(catalog.snapshot(conn))
     found = ((e, live.get((e.kind, e.identity))) for e in wanted)
-    return [f"{e.kind} {e.identity}: expected {e.definition or '(absent)'}, found {now or '(absent)'}" for e, now in found if now != e.definition]
+    return [
+        f"{e.kind} {e.identity}: expected {e.definition or '(absent)'}, found {now or '(absent)'}"
+        for e, now in found
+        if now != e.definition
+    ]
 
 
 def require(conn: Connection, expects: Iterable[Expect], who: str) -> None:
     """Raise PreconditionFailed unless every object is as expected."""
     if lines := differences(conn, expects):
-        raise PreconditionFailed(f"{who} needs the database to be otherwise. " + "; ".join(lines) + ". This step did nothing. Make a new plan.")
+        raise PreconditionFailed(
+            f"{who} needs the database to be otherwise. "
+            + "; ".join(lines)
+            + ". This step did nothing. Make a new plan."
+        )
 
 
 def transaction(target: Target, xid: str) -> str:
@@ -62,7 +70,9 @@ def await_survivors(target: Target, application_name: str) -> None:
             return
         if time.monotonic() > deadline:
             pids = ", ".join(f"pid {row.pid} ({row.state}: {row.query})" for row in alive.itertuples())
-            raise OutcomeUnknown(f"Sessions {application_name} are still at work: {pids}. Nothing was started. Wait for them, or end them, then `mend resume`.")
+            raise OutcomeUnknown(
+                f"Sessions {application_name} are still at work: {pids}. Nothing was started. Wait for them, or end them, then `mend resume`."
+            )
         time.sleep(0.5)
 
 
@@ -88,7 +98,11 @@ def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outc
     if step.kind == "upgrade":
         return _by_transactions(target, n, step, xids)
     if step.kind == "sql" and step.transactional:
-        return _by_transaction(target, n, step, xids[-1]) if xids else Outcome("not_done", "COMMIT was never sent: its transaction id would be in the journal")
+        return (
+            _by_transaction(target, n, step, xids[-1])
+            if xids
+            else Outcome("not_done", "COMMIT was never sent: its transaction id would be in the journal")
+        )
     return by_catalog(target, n, step)
 
 
@@ -100,7 +114,9 @@ def by_content(n: int, step: Step) -> Outcome:
         return Outcome("done", f"{path.name} holds the new text")
     if present == step.arguments["sha256"]:
         return Outcome("not_done", f"{path.name} holds the old text")
-    raise OutcomeUnknown(f"Step {n + 1} ({step.says}): {path} holds neither the old text nor the new one. Nothing was started. Look at the file, then make a new plan.")
+    raise OutcomeUnknown(
+        f"Step {n + 1} ({step.says}): {path} holds neither the old text nor the new one. Nothing was started. Look at the file, then make a new plan."
+    )
 
 
 def _by_transaction(target: Target, n: int, step: Step, xid: str) -> Outcome:
@@ -110,7 +126,9 @@ def _by_transaction(target: Target, n: int, step: Step, xid: str) -> Outcome:
     if status == "aborted":
         return Outcome("not_done", f"transaction {xid} is aborted")
     if status == "in progress":
-        raise OutcomeUnknown(f"Transaction {xid} of step {n + 1} is still in progress. Nothing was started. Wait for it, then resume again.")
+        raise OutcomeUnknown(
+            f"Transaction {xid} of step {n + 1} is still in progress. Nothing was started. Wait for it, then resume again."
+        )
     return by_catalog(target, n, step)
 
 
@@ -118,20 +136,26 @@ def _by_transactions(target: Target, n: int, step: Step, xids: Sequence[str]) ->
     """A step of several transactions, and of statements in none: done or not done as a whole, or not for us to tell."""
     states = {xid: transaction(target, xid) for xid in xids}
     if going_on := [xid for xid, state in states.items() if state == "in progress"]:
-        raise OutcomeUnknown(f"Transaction {going_on[0]} of step {n + 1} is still in progress. Nothing was started. Wait for it, then resume again.")
+        raise OutcomeUnknown(
+            f"Transaction {going_on[0]} of step {n + 1} is still in progress. Nothing was started. Wait for it, then resume again."
+        )
     with target.reading() as conn:
         missing, moved = differences(conn, step.after), differences(conn, step.before)
     if not missing:
         return Outcome("done", "what it makes is there, as planned")
     if not moved and all(state == "aborted" for state in states.values()):
         return Outcome("not_done", "none of its transactions committed, and the catalog is as it was before the step")
-    raise OutcomeUnknown(f"Step {n + 1} ({step.says}) committed some of its work: {'; '.join(missing)}. Nothing was started. Make a new plan: it tells which operations are there.")
+    raise OutcomeUnknown(
+        f"Step {n + 1} ({step.says}) committed some of its work: {'; '.join(missing)}. Nothing was started. Make a new plan: it tells which operations are there."
+    )
 
 
 def by_catalog(target: Target, n: int, step: Step) -> Outcome:
     """A step judged by what it leaves, where no transaction id can tell."""
     if not step.after:
-        raise OutcomeUnknown(f"Step {n + 1} ({step.says}) leaves no trace in the catalog. It is not known whether it ran. Look at its tables, then make a new plan.")
+        raise OutcomeUnknown(
+            f"Step {n + 1} ({step.says}) leaves no trace in the catalog. It is not known whether it ran. Look at its tables, then make a new plan."
+        )
     with target.reading() as conn:
         missing = differences(conn, step.after)
         if not missing:
@@ -141,12 +165,18 @@ def by_catalog(target: Target, n: int, step: Step) -> Outcome:
         ours = _half_done(conn, step)
     if step.restart and ours:
         return Outcome("partial", "; ".join(missing))
-    raise OutcomeUnknown(f"Step {n + 1} ({step.says}) is neither done nor undone: {'; '.join(missing)}. Nothing was started. Make a new plan.")
+    raise OutcomeUnknown(
+        f"Step {n + 1} ({step.says}) is neither done nor undone: {'; '.join(missing)}. Nothing was started. Make a new plan."
+    )
 
 
 def _half_done(conn: Connection, step: Step) -> bool:
     """Whether each object is the one that the step makes or takes away, in whatever state: somebody else's is never cleared."""
     live = catalog.facets(catalog.snapshot(conn))
-    known = {(e.kind, e.identity, catalog.index_state(e.definition)[0]) for e in (*step.before, *step.after) if e.definition}
-    there = [(*key, catalog.index_state(live[key])[0]) for key in {(e.kind, e.identity) for e in step.after} if key in live]
+    known = {
+        (e.kind, e.identity, catalog.index_state(e.definition)[0]) for e in (*step.before, *step.after) if e.definition
+    }
+    there = [
+        (*key, catalog.index_state(live[key])[0]) for key in {(e.kind, e.identity) for e in step.after} if key in live
+    ]
     return all(one in known for one in there)

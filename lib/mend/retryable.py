@@ -23,8 +23,20 @@ CONSTRAINTS = {
     "create_foreign_key": "foreignkey",
     "create_exclude_constraint": "",
 }
-_REPEATABLE = {"get_bind", "get_context", "f", "inline_literal", "alter_column", "create_table_comment", "drop_table_comment", "batch_alter_table"}
-_REPEATABLE_SQL = re.compile(r"\s*(drop\s[^;]*\bif\s+exists\b|alter\s+table\s[^;]*\bdrop\s+constraint\s+if\s+exists\b|comment\s+on\b|create\s+or\s+replace\b|set\b)[^;]*;?\s*", re.IGNORECASE)
+_REPEATABLE = {
+    "get_bind",
+    "get_context",
+    "f",
+    "inline_literal",
+    "alter_column",
+    "create_table_comment",
+    "drop_table_comment",
+    "batch_alter_table",
+}
+_REPEATABLE_SQL = re.compile(
+    r"\s*(drop\s[^;]*\bif\s+exists\b|alter\s+table\s[^;]*\bdrop\s+constraint\s+if\s+exists\b|comment\s+on\b|create\s+or\s+replace\b|set\b)[^;]*;?\s*",
+    re.IGNORECASE,
+)
 _WIDTH = 88  # lines of such files, as formatters leave them
 
 
@@ -144,18 +156,29 @@ class _Rules:
         operation = self.upgrade.operation(call)
         if self.upgrade.dropped_before(call, about.name):
             return []
-        if operation in ("create_unique_constraint", "create_primary_key") and self.upgrade.needed_later(call, about.table):
+        if operation in ("create_unique_constraint", "create_primary_key") and self.upgrade.needed_later(
+            call, about.table
+        ):
             question = f"{_question('drop_constraint', about)} and convalidated"
-            return self._guarded(call, question, spot, "A retry may find it there, with a foreign key that needs it.", exists=False)
+            return self._guarded(
+                call, question, spot, "A retry may find it there, with a foreign key that needs it.", exists=False
+            )
         why = "# A retry may find it there: there is no ADD CONSTRAINT IF NOT EXISTS."
         if not self._has("drop_constraint"):
             self._needs_sql()
-            sql = f"ALTER TABLE {about.relation(quoted=True)} DROP CONSTRAINT IF EXISTS {dotted(about.name, quoted=True)}"
+            sql = (
+                f"ALTER TABLE {about.relation(quoted=True)} DROP CONSTRAINT IF EXISTS {dotted(about.name, quoted=True)}"
+            )
             return self._first([why, *self._call(call, "execute", [_string(sql)])], spot)
         # type_ lets a naming convention make the same name of it as of the constraint.
         kind = [f'type_="{CONSTRAINTS[operation]}"'] if CONSTRAINTS[operation] else []
-        names = [*self._written(argument(call, 0, "constraint_name")), *self._written(argument(call, 1, "table_name", "source_table"))]
-        return self._first([why, *self._call(call, "drop_constraint", [*names, *kind, *self._schema(call), "if_exists=True"])], spot)
+        names = [
+            *self._written(argument(call, 0, "constraint_name")),
+            *self._written(argument(call, 1, "table_name", "source_table")),
+        ]
+        return self._first(
+            [why, *self._call(call, "drop_constraint", [*names, *kind, *self._schema(call), "if_exists=True"])], spot
+        )
 
     def _concurrent_index(self, call: ast.Call, about: Named, spot: Spot) -> list[Insertion]:
         if self.upgrade.dropped_before(call, about.name):
@@ -182,7 +205,9 @@ class _Rules:
         """Another call of op, as lines."""
         name = f"{_op(like)}.{operation}"
         line = f"{name}({', '.join(arguments)})"
-        return [line] if len(line) + like.col_offset <= _WIDTH else [f"{name}(", f"{self.unit}{', '.join(arguments)}", ")"]
+        return (
+            [line] if len(line) + like.col_offset <= _WIDTH else [f"{name}(", f"{self.unit}{', '.join(arguments)}", ")"]
+        )
 
     def _first(self, lines: list[str], spot: Spot) -> list[Insertion]:
         if not self.source.alone(spot.statement):
@@ -193,19 +218,31 @@ class _Rules:
         if self.translated:
             raise Left("its schema is translated")
 
-    def _guarded(self, call: ast.Call, question: str, spot: Spot, why: str, *, exists: bool | None = None) -> list[Insertion]:
+    def _guarded(
+        self, call: ast.Call, question: str, spot: Spot, why: str, *, exists: bool | None = None
+    ) -> list[Insertion]:
         """Put a statement under an ``if`` that asks the catalog, and that ``alembic --sql`` passes."""
         if "pg_catalog." in spot.tests:
             return []
         if spot.tests:
             raise Left("it has a condition of its own")
-        if not (isinstance(spot.statement, ast.Expr) and spot.statement.value is call and self.source.alone(spot.statement)):
+        if not (
+            isinstance(spot.statement, ast.Expr) and spot.statement.value is call and self.source.alone(spot.statement)
+        ):
             raise Left("it is part of a larger statement")
         self._needs_sql()
         wanted = self.upgrade.operation(call) in IF_EXISTS if exists is None else exists
         where, _, conditions = question.partition(" where ")
-        ask = f"if {_op(call)}.get_context().as_sql or {'' if wanted else 'not '}{_op(call)}.get_bind().exec_driver_sql("
-        lines = [f"# {why}", ask, f"{self.unit}{_string(f'select 1 {where}')}", f"{self.unit}{_string(f' where {conditions}')}", ").first():"]
+        ask = (
+            f"if {_op(call)}.get_context().as_sql or {'' if wanted else 'not '}{_op(call)}.get_bind().exec_driver_sql("
+        )
+        lines = [
+            f"# {why}",
+            ask,
+            f"{self.unit}{_string(f'select 1 {where}')}",
+            f"{self.unit}{_string(f' where {conditions}')}",
+            ").first():",
+        ]
         return [self.source.before(spot.statement, lines), *self.source.deeper(spot.statement, self.unit)]
 
 
@@ -231,7 +268,9 @@ def _op(call: ast.Call) -> str:
 
 
 def _is_repeatable_sql(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(_REPEATABLE_SQL.fullmatch(node.value))
+    return (
+        isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(_REPEATABLE_SQL.fullmatch(node.value))
+    )
 
 
 def _string(text: str) -> str:

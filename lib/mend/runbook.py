@@ -86,7 +86,9 @@ def _recorded(method: Callable[..., None]) -> Callable[..., None]:
             self.fail(error)
             raise
         except Exception as error:
-            self.fail(MendError(f"Unexpected {type(error).__name__}: {error}. The journal says which steps ran. Report this."))
+            self.fail(
+                MendError(f"Unexpected {type(error).__name__}: {error}. The journal says which steps ran. Report this.")
+            )
             raise
 
     return wrapper
@@ -135,7 +137,9 @@ class Run:
         current = lab.current()
         if current is None or current.slug != self.slug:
             if current is not None and self.action != "plan":
-                raise Refused(f"The lab holds the incident {current.slug}, not {self.slug}. Nothing was changed. Run `mend lab start {self.slug}`.")
+                raise Refused(
+                    f"The lab holds the incident {current.slug}, not {self.slug}. Nothing was changed. Run `mend lab start {self.slug}`."
+                )
             current = lab.start(self.slug, progress=self._progress)
         self.values["alembic_ini"] = self.values["alembic_ini"] or str(current.alembic_ini)
 
@@ -169,8 +173,18 @@ class Run:
         except (ProjectBroken, ReplayFailed) as error:
             if not self._taking_back:
                 raise
-            asks = {"question": "What does the diagnosis say?", "healthy_when": "It can be made; an undo does not need it."}
-            return Diagnosis((Check("diagnosis", verdict="could_not_check", says="It could not be made.", why=error.message, **asks),), {})
+            asks = {
+                "question": "What does the diagnosis say?",
+                "healthy_when": "It can be made; an undo does not need it.",
+            }
+            return Diagnosis(
+                (
+                    Check(
+                        "diagnosis", verdict="could_not_check", says="It could not be made.", why=error.message, **asks
+                    ),
+                ),
+                {},
+            )
 
     def _mode_values(self) -> dict[str, Any]:
         """The mode's own parameters, without those that every runbook has."""
@@ -193,7 +207,9 @@ class Run:
         self._seen()
         self.plan = {"undo": self._undo_plan, "resume": self._resumed_plan}.get(self.action, self._fresh_plan)()
         self.record.write_plan(self.plan)
-        self.journal.append("planned", {"digest": self.plan.digest(), "chosen": self.plan.chosen, "steps": len(self.plan.steps)})
+        self.journal.append(
+            "planned", {"digest": self.plan.digest(), "chosen": self.plan.chosen, "steps": len(self.plan.steps)}
+        )
         capture.display(show.plan(self.plan))
 
     def _fresh_plan(self) -> Plan:
@@ -207,7 +223,11 @@ class Run:
     def _stale_instead(self, refused: Refused) -> Refused:
         """Where the approved plan is no longer possible, what changed since is the better answer."""
         approved = lineage.approved_plan(self.values["approve"])
-        lines = plans.differences(approved.evidence, dict(self._seen().evidence) | {"last_run": self.last_run or None}) if approved else []
+        lines = (
+            plans.differences(approved.evidence, dict(self._seen().evidence) | {"last_run": self.last_run or None})
+            if approved
+            else []
+        )
         return _stale([*lines, refused.message]) if lines else refused
 
     @functools.cached_property
@@ -234,7 +254,13 @@ class Run:
         if approved:
             self._require_approved(plan)
         if not plan.steps:
-            self.outcome = "planned" if self._seen().verdict() == "found" else "completed" if self._seen().verdict() == "healthy" else "could_not_check"
+            self.outcome = (
+                "planned"
+                if self._seen().verdict() == "found"
+                else "completed"
+                if self._seen().verdict() == "healthy"
+                else "could_not_check"
+            )
             capture.display(show.outcome(plan.next or "Nothing to apply.", self.outcome))
         elif self.action in ("undo", "resume"):
             self._write(how="command")
@@ -244,9 +270,22 @@ class Run:
             self._approval_box(plan)
         else:
             self.outcome = "planned"
-            capture.display(show.outcome(f"Nothing was applied: this was a dry run. To apply: mend apply {self.run_id} --approve {plan.digest()}", "planned"))
-        if not self.values["dry_run"] and not self.values["approve"] and plan.steps and self.action == "plan" and not interactive():
-            raise NotApproved(f"dry_run is False, but no plan was approved. Nothing was changed. Review the plan above, then pass approve={plan.digest()}.")
+            capture.display(
+                show.outcome(
+                    f"Nothing was applied: this was a dry run. To apply: mend apply {self.run_id} --approve {plan.digest()}",
+                    "planned",
+                )
+            )
+        if (
+            not self.values["dry_run"]
+            and not self.values["approve"]
+            and plan.steps
+            and self.action == "plan"
+            and not interactive()
+        ):
+            raise NotApproved(
+                f"dry_run is False, but no plan was approved. Nothing was changed. Review the plan above, then pass approve={plan.digest()}."
+            )
 
     def _planned(self) -> Plan:
         if self.plan is None:
@@ -262,7 +301,9 @@ class Run:
             return
         approved = lineage.approved_plan(self.values["approve"])
         if approved is None:
-            raise NotApproved(f"No plan with digest {self.values['approve']} is in the archive. Nothing was changed. The plan made now is {plan.digest()}: review it.")
+            raise NotApproved(
+                f"No plan with digest {self.values['approve']} is in the archive. Nothing was changed. The plan made now is {plan.digest()}: review it."
+            )
         raise _stale(plans.what_changed(approved, plan))
 
     def _approval_box(self, plan: Plan) -> None:
@@ -288,7 +329,9 @@ class Run:
 
     def _write(self, *, how: str) -> None:
         plan = self._planned()
-        self.journal.append("approved", {"digest": plan.digest(), "approver": self.record.opened["who"]["os_user"], "how": how})
+        self.journal.append(
+            "approved", {"digest": plan.digest(), "approver": self.record.opened["who"]["os_user"], "how": how}
+        )
         self._keep_catalog(lineage.BEFORE)
         writer = execute.Writer(
             self.target,
@@ -323,8 +366,14 @@ class Run:
         problems, checks = self._verify_undo() if self._taking_back else self._verify_plan()
         self.journal.append("verified", {"healthy": not problems, "problems": problems, "checks": checks})
         if problems:
-            further = "Make a new plan to see what is left." if self._taking_back else f"`mend undo {self.run_id}` takes them back."
-            raise VerificationFailed("The steps ran, but the database is not what the plan promised: " + "; ".join(problems) + f". {further}")
+            further = (
+                "Make a new plan to see what is left."
+                if self._taking_back
+                else f"`mend undo {self.run_id}` takes them back."
+            )
+            raise VerificationFailed(
+                "The steps ran, but the database is not what the plan promised: " + "; ".join(problems) + f". {further}"
+            )
         self.outcome = "completed"
         capture.display(show.outcome("Verified on a new connection.", "completed"))
 
@@ -356,7 +405,10 @@ class Run:
         """Show and journal an error, and close the run with its outcome."""
         kind = "refused" if isinstance(error, Refused) else "failed"
         facts = {"differences": error.facts["differences"]} if "differences" in error.facts else {}
-        self.journal.append(kind, {"error": type(error).__name__, "message": self._safe(error.message), "exit_code": error.exit_code} | facts)
+        self.journal.append(
+            kind,
+            {"error": type(error).__name__, "message": self._safe(error.message), "exit_code": error.exit_code} | facts,
+        )
         self.outcome = "refused" if kind == "refused" else "unknown" if isinstance(error, OutcomeUnknown) else "failed"
         capture.display(show.error(error))
         self._close()
@@ -368,7 +420,9 @@ class Run:
         """Close the run: its outcome, its report, its hashes."""
         self._close()
         path = self.record.path / ("report.html" if not self.sealed_by_parent else "")
-        capture.display(show.outcome(f"Outcome: {self.outcome or 'planned'}. Record: {path}", self.outcome or "planned"))
+        capture.display(
+            show.outcome(f"Outcome: {self.outcome or 'planned'}. Record: {path}", self.outcome or "planned")
+        )
 
     def _close(self) -> None:
         if self.journal.events()[-1].kind == "run_closed":
@@ -376,7 +430,9 @@ class Run:
         self.journal.append("run_closed", {"outcome": self.outcome or "planned"})
         if not self.sealed_by_parent:
             notebook = archive.rebuild(parameters.notebook(self.slug), capture.cells())
-            archive.seal(self.record, secrets=self.target.secrets() if hasattr(self, "target") else (), notebook=notebook)
+            archive.seal(
+                self.record, secrets=self.target.secrets() if hasattr(self, "target") else (), notebook=notebook
+            )
 
 
 def _action() -> archive.Action:
@@ -385,7 +441,9 @@ def _action() -> archive.Action:
     for action in get_args(archive.Action):
         if action == wanted:
             return cast("archive.Action", action)
-    raise InvalidParameter(f"MEND_ACTION is {wanted!r}. Nothing was changed. It is one of {', '.join(get_args(archive.Action))}.")
+    raise InvalidParameter(
+        f"MEND_ACTION is {wanted!r}. Nothing was changed. It is one of {', '.join(get_args(archive.Action))}."
+    )
 
 
 def _say(text: str) -> None:
@@ -395,7 +453,10 @@ def _say(text: str) -> None:
 
 def _stale(lines: list[str]) -> PlanIsStale:
     listed = "\n  ".join(lines)
-    return PlanIsStale(f"The database moved since the plan was made. Nothing was changed. What changed:\n  {listed}\nMake a new plan and review it.", differences=lines)
+    return PlanIsStale(
+        f"The database moved since the plan was made. Nothing was changed. What changed:\n  {listed}\nMake a new plan and review it.",
+        differences=lines,
+    )
 
 
 def _record(slug: str, values: Mapping[str, Any], action: archive.Action) -> tuple[archive.Record, bool]:
@@ -414,4 +475,6 @@ def _quiet_errors() -> None:
 
     shell = get_ipython()
     if shell is not None:
-        shell.set_custom_exc((MendError,), lambda _shell, _kind, error, _tb, tb_offset=None: [f"{type(error).__name__}: {error}"])
+        shell.set_custom_exc(
+            (MendError,), lambda _shell, _kind, error, _tb, tb_offset=None: [f"{type(error).__name__}: {error}"]
+        )

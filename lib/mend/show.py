@@ -181,7 +181,9 @@ def _step(n: int, step: Step) -> str:
 def _terms(step: Step) -> str:
     """Locks, transaction, rewrite, rows and time of a step, in one line."""
     locks = ", ".join(f"{lock.mode} on {lock.relation}" for lock in step.locks) or "none"
-    rewrite = {True: "; rewrites the table", None: "; it is not known whether it rewrites the table"}.get(step.rewrite, "")
+    rewrite = {True: "; rewrites the table", None: "; it is not known whether it rewrites the table"}.get(
+        step.rewrite, ""
+    )
     rows = f"; about {step.rows_expected:,} rows" if step.rows_expected is not None else ""
     takes = f"; about {step.estimated_s:g} s" if step.estimated_s is not None else ""
     back = "; taken back by mend undo" if step.undo else ""

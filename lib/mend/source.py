@@ -56,13 +56,18 @@ class Source:
     def alone(self, statement: ast.stmt) -> bool:
         """Whether a statement shares none of its lines with another one."""
         start, end = self._span(statement)
-        before, after = self.text[self._starts[statement.lineno - 1] : start], self.text[end : self._starts[statement.end_lineno or 0]].strip()
+        before, after = (
+            self.text[self._starts[statement.lineno - 1] : start],
+            self.text[end : self._starts[statement.end_lineno or 0]].strip(),
+        )
         return not before.strip() and (not after or after.startswith("#"))
 
     def keyword(self, call: ast.Call, argument: str) -> Insertion:
         """Add a keyword argument as the last one, in the style of the call: on a line of its own where the others have theirs."""
         end = self._span(call)[1] - 1
-        closing = next(n for n, token in enumerate(self._tokens) if token.string == ")" and self._token_offset(token.start) == end)
+        closing = next(
+            n for n, token in enumerate(self._tokens) if token.string == ")" and self._token_offset(token.start) == end
+        )
         last = next(token for token in reversed(self._tokens[:closing]) if token.type not in _SILENT)
         if last.string != ",":
             return self._token_offset(last.end), f", {argument}"

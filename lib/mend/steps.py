@@ -91,11 +91,16 @@ def _texts(wanted: Wanted, previous: Wanted | None) -> tuple[str, ...]:
     before = previous.settings if previous else ()
     if before == wanted.settings:
         return (wanted.sql,)
-    ends = dict.fromkeys(re.sub(r"^(?i:set local) ([\w.]+).*", r"set local \1 to default", text, flags=re.DOTALL) for text in before)
+    ends = dict.fromkeys(
+        re.sub(r"^(?i:set local) ([\w.]+).*", r"set local \1 to default", text, flags=re.DOTALL) for text in before
+    )
     return (*ends, *wanted.settings, wanted.sql)
 
 
-_UPDATE = re.compile(r"^\s*UPDATE\s+(?:ONLY\s+)?(?P<table>[\w.\"]+)\s+SET\s+(?P<column>[\w\"]+)\s*=(?P<rest>[^,]*)$", re.IGNORECASE | re.DOTALL)
+_UPDATE = re.compile(
+    r"^\s*UPDATE\s+(?:ONLY\s+)?(?P<table>[\w.\"]+)\s+SET\s+(?P<column>[\w\"]+)\s*=(?P<rest>[^,]*)$",
+    re.IGNORECASE | re.DOTALL,
+)
 _INSERT = re.compile(r"^\s*INSERT\s+INTO\s+(?P<table>[\w.\"]+)[\s(]", re.IGNORECASE)
 
 
@@ -172,13 +177,17 @@ def _transaction(says: str, pairs: Pairs, live: Facets, keeper: Keeper, *, again
     )
 
 
-def _way_back(parts: Sequence[_Part], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, again: Sequence[str]) -> tuple[Step, ...]:
+def _way_back(
+    parts: Sequence[_Part], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, again: Sequence[str]
+) -> tuple[Step, ...]:
     """The last part first.  Raises: NotInvertible."""
     if not any(part.changes for part in parts):
         return ()
     statements = tuple(s for n, part in reversed(list(enumerate(parts))) for s in _part_back(n, part, keeper, again))
     said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part.changes))
-    return (Step(says=f"Take back {said}", statements=statements, locks=_locks(statements), before=after, after=before),)
+    return (
+        Step(says=f"Take back {said}", statements=statements, locks=_locks(statements), before=after, after=before),
+    )
 
 
 def _part_back(n: int, part: _Part, keeper: Keeper, again: Sequence[str]) -> tuple[Statement, ...]:
@@ -195,7 +204,10 @@ def _part_back(n: int, part: _Part, keeper: Keeper, again: Sequence[str]) -> tup
     )
 
 
-_CONTENT = re.compile(r"create (?:unlogged )?table |alter table .* (?:add column .*|alter column .* type .*)$|alter table .* rename ", re.IGNORECASE | re.DOTALL)
+_CONTENT = re.compile(
+    r"create (?:unlogged )?table |alter table .* (?:add column .*|alter column .* type .*)$|alter table .* rename ",
+    re.IGNORECASE | re.DOTALL,
+)
 _RULE = re.compile(
     r"set not null|add constraint|create unique index|validate constraint|create (?:constraint )?trigger|(?:enable|disable) \w* ?trigger|create (?:or replace )?rule|"
     r"create materialized view|row level security|replica identity|comment on (?:constraint|index|trigger|rule|materialized view)",
@@ -284,7 +296,9 @@ def drop_index(identity: str, definition: str, *, says: str) -> Step:
     )
 
 
-def take_back(changes: Sequence[Change], *, says: str, again: Sequence[str], live: Facets, keeper: Keeper) -> tuple[Step, ...]:
+def take_back(
+    changes: Sequence[Change], *, says: str, again: Sequence[str], live: Facets, keeper: Keeper
+) -> tuple[Step, ...]:
     """Steps that undo changes which are in the database: indexes first, without blocking, then the rest in one transaction.
 
     ``again``: the statements that made them, for the way back; what PostgreSQL prints of an expression is not always what it
@@ -293,7 +307,9 @@ def take_back(changes: Sequence[Change], *, says: str, again: Sequence[str], liv
     Raises: NotInvertible naming what no SQL is known for.
     """
     made = {c.identity for c in changes if c.kind == "table" and c.before is None}
-    indexes = [c for c in changes if c.kind == "index" and c.before is None and ddl.index_table(c.after or "") not in made]
+    indexes = [
+        c for c in changes if c.kind == "index" and c.before is None and ddl.index_table(c.after or "") not in made
+    ]
     rest = tuple(c for c in changes if c not in indexes)
     steps = [drop_index(c.identity, live[c.kind, c.identity], says=f"Drop index {c.identity}") for c in indexes]
     if rest:
@@ -305,8 +321,15 @@ def take_back(changes: Sequence[Change], *, says: str, again: Sequence[str], liv
 def _without_indexes(texts: Sequence[str], indexes: Sequence[Change]) -> tuple[str, ...]:
     """Those of the statements that make none of these indexes: each of them is built again by a step of its own."""
     known = {names.unquoted(names.last(index.identity)) for index in indexes}
-    made = (re.match(r'\s*create\s+(?:unique\s+)?index\s+(?:if\s+not\s+exists\s+)?("(?:[^"]|"")*"|\S+)', text, re.IGNORECASE) for text in texts)
-    return tuple(text for text, match in zip(texts, made, strict=True) if not match or names.unquoted(match[1]) not in known)
+    made = (
+        re.match(
+            r'\s*create\s+(?:unique\s+)?index\s+(?:if\s+not\s+exists\s+)?("(?:[^"]|"")*"|\S+)', text, re.IGNORECASE
+        )
+        for text in texts
+    )
+    return tuple(
+        text for text, match in zip(texts, made, strict=True) if not match or names.unquoted(match[1]) not in known
+    )
 
 
 def net(changes: Iterable[Change]) -> tuple[Change, ...]:
@@ -333,7 +356,16 @@ def _locks(statements: Iterable[Statement]) -> tuple[Lock, ...]:
     return tuple(best.values())
 
 
-_MODES = ("ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE")
+_MODES = (
+    "ACCESS SHARE",
+    "ROW SHARE",
+    "ROW EXCLUSIVE",
+    "SHARE UPDATE EXCLUSIVE",
+    "SHARE",
+    "SHARE ROW EXCLUSIVE",
+    "EXCLUSIVE",
+    "ACCESS EXCLUSIVE",
+)
 
 
 def _worst(answers: Iterable[bool | None]) -> bool | None:

@@ -50,7 +50,11 @@ class Identity:
 
     def key(self) -> dict[str, str | int]:
         """The part that a digest covers: the database itself, not the server's minor version or the role."""
-        return {"system_identifier": self.system_identifier, "database": self.database, "database_oid": self.database_oid}
+        return {
+            "system_identifier": self.system_identifier,
+            "database": self.database,
+            "database_oid": self.database_oid,
+        }
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,11 @@ def _create(table: VersionTable) -> tuple[Statement, ...]:
     if table.exists:
         return ()
     text = pgsql.SQL("create table {0} (version_num varchar(32) not null, constraint {1} primary key (version_num))")
-    return (_statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Identifier(f"{table.name}_pkc")), None),)
+    return (
+        _statement(
+            text.format(pgsql.Identifier(table.schema, table.name), pgsql.Identifier(f"{table.name}_pkc")), None
+        ),
+    )
 
 
 def _drop(table: VersionTable) -> tuple[Statement, ...]:
@@ -67,17 +71,25 @@ def _drop(table: VersionTable) -> tuple[Statement, ...]:
     if table.exists:
         return ()
     name = pgsql.Identifier(table.schema, table.name)
-    texts = (("lock table {0} in access exclusive mode", None), ("select from {0} limit 1", 0), ("drop table {0}", None))
+    texts = (
+        ("lock table {0} in access exclusive mode", None),
+        ("select from {0} limit 1", 0),
+        ("drop table {0}", None),
+    )
     return tuple(_statement(pgsql.SQL(text).format(name), rows) for text, rows in texts)
 
 
 def _change(table: VersionTable, old: str, new: str) -> Statement:
     text = pgsql.SQL("update {0} set version_num = {2} where version_num = {1}")
-    return _statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Literal(old), pgsql.Literal(new)), 1)
+    return _statement(
+        text.format(pgsql.Identifier(table.schema, table.name), pgsql.Literal(old), pgsql.Literal(new)), 1
+    )
 
 
 def _add(table: VersionTable, new: str) -> Statement:
-    text = pgsql.SQL("insert into {0} (version_num) select {1} where not exists (select from {0} where version_num = {1})")
+    text = pgsql.SQL(
+        "insert into {0} (version_num) select {1} where not exists (select from {0} where version_num = {1})"
+    )
     return _statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Literal(new)), 1)
 
 

@@ -49,7 +49,13 @@ def _unique_index(identity: str, definition: str, _live: Facets | None) -> Obsta
     head = parts[: parts.index("WHERE")] if where else parts
     partitioned = parts[parts.index("ON") + 1] == "ONLY"  # pg_get_indexdef says so of partitioned tables
     table = ddl.index_table(definition)
-    return _duplicates(identity, table if partitioned else f"only {table}", _keys(head[head.index("USING") + 2]), where=where, nulls_equal="DISTINCT" in head)
+    return _duplicates(
+        identity,
+        table if partitioned else f"only {table}",
+        _keys(head[head.index("USING") + 2]),
+        where=where,
+        nulls_equal="DISTINCT" in head,
+    )
 
 
 def _constraint(identity: str, definition: str, live: Facets | None) -> Obstacle | None:
@@ -60,18 +66,34 @@ def _constraint(identity: str, definition: str, live: Facets | None) -> Obstacle
     if parts[0] == "FOREIGN":
         return _orphans(identity, table, definition, live)
     if parts[0] in ("UNIQUE", "PRIMARY") and not _is_temporal(groups[0]):
-        return _duplicates(identity, _source(table, live), _keys(groups[0]), nulls_equal="DISTINCT" in parts, nulls_refused=parts[0] == "PRIMARY")
+        return _duplicates(
+            identity,
+            _source(table, live),
+            _keys(groups[0]),
+            nulls_equal="DISTINCT" in parts,
+            nulls_refused=parts[0] == "PRIMARY",
+        )
     return None
 
 
 def _check(identity: str, table: str, condition: str, parts: Sequence[str]) -> Obstacle:
     source = f"only {table}" if "INHERIT" in parts else table
-    return Obstacle(identity, "rows that break the check", f"select * from {source} where not {condition} limit {LIMIT}", "not_null_violation")
+    return Obstacle(
+        identity,
+        "rows that break the check",
+        f"select * from {source} where not {condition} limit {LIMIT}",
+        "not_null_violation",
+    )
 
 
 def _not_null(identity: str, _definition: str, _live: Facets | None) -> Obstacle:
     table, column = names.parent(identity), names.last(identity)
-    return Obstacle(identity, f"rows where {column} is null", f"select * from {table} where {column} is null limit {LIMIT}", "not_null_violation")
+    return Obstacle(
+        identity,
+        f"rows where {column} is null",
+        f"select * from {table} where {column} is null limit {LIMIT}",
+        "not_null_violation",
+    )
 
 
 def _source(table: str, live: Facets | None) -> str:
@@ -80,7 +102,15 @@ def _source(table: str, live: Facets | None) -> str:
     return table if whole else f"only {table}"
 
 
-def _duplicates(identity: str, source: str, keys: Sequence[str], *, where: str = "", nulls_equal: bool = False, nulls_refused: bool = False) -> Obstacle:
+def _duplicates(
+    identity: str,
+    source: str,
+    keys: Sequence[str],
+    *,
+    where: str = "",
+    nulls_equal: bool = False,
+    nulls_refused: bool = False,
+) -> Obstacle:
     columns = ", ".join(f"{key} as key_{n + 1}" for n, key in enumerate(keys))
     condition = [f"({where})"] if where else []
     if not nulls_equal and not nulls_refused:

@@ -19,7 +19,14 @@ from mend.steps import Facets, Wanted
 
 _GUARDED = re.compile(r"\bif\s+(not\s+)?exists\b|\bor\s+replace\b", re.IGNORECASE)
 _DEFAULT_PATH = '"$user", public'
-_ALREADY = {"table": "42P07", "index": "42P07", "view": "42P07", "matview": "42P07", "sequence": "42P07", "column": "42701"}
+_ALREADY = {
+    "table": "42P07",
+    "index": "42P07",
+    "view": "42P07",
+    "matview": "42P07",
+    "sequence": "42P07",
+    "column": "42701",
+}
 
 
 def retry(facts: Facts) -> list[tuple[int, str, str]]:
@@ -32,7 +39,9 @@ def retry(facts: Facts) -> list[tuple[int, str, str]]:
         if not guarded:
             found.append((one.statement.operation, one.statement.says, f"fails: {_refusal(one)}"))
         elif one.state == "DIFFERENT":
-            found.append((one.statement.operation, one.statement.says, f"reports success and changes nothing: {one.detail}"))
+            found.append(
+                (one.statement.operation, one.statement.says, f"reports success and changes nothing: {one.detail}")
+            )
     return found
 
 
@@ -58,13 +67,25 @@ def ways_out(facts: Facts, *, blocked: str) -> list[tuple[Choice, tuple[Step, ..
 def _weighed(step: Step, facts: Facts) -> Step:
     """The step with about how long it takes, and how many rows it changes at the most."""
     seconds = sum(weights.seconds(s.sql, facts.sizes, rewrites=step.rewrite) for s in step.statements)
-    changed = [facts.sizes[table].rows for s in step.statements if (table := weights.table_changed(s.sql)) in facts.sizes]
+    changed = [
+        facts.sizes[table].rows for s in step.statements if (table := weights.table_changed(s.sql)) in facts.sizes
+    ]
     return replace(step, estimated_s=round(seconds, 2), rows_expected=sum(changed) if changed else None)
 
 
 def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
-    says, costs = "Run the operations that are missing, then record the revision", "what is done stays; the locks of the missing operations"
-    why_not = blocked or facts.replayed.error or _undecided(facts) or _not_mendable(facts) or _not_runnable(facts) or ("nothing is missing" if facts.complete() else "")
+    says, costs = (
+        "Run the operations that are missing, then record the revision",
+        "what is done stays; the locks of the missing operations",
+    )
+    why_not = (
+        blocked
+        or facts.replayed.error
+        or _undecided(facts)
+        or _not_mendable(facts)
+        or _not_runnable(facts)
+        or ("nothing is missing" if facts.complete() else "")
+    )
     if why_not:
         return Choice("resume", says, costs, False, why_not), ()
     missing = [one for one in facts.seen if one.ran is not True]
@@ -72,7 +93,9 @@ def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
     if _computed(facts, missing) and not _keeps_to_record(facts, missing):
         return Choice("resume", says, costs), (*made, _upgrade(facts, _without(facts, made)))
     wanted = [w for one in missing if (w := _wanted(one, facts))]
-    return Choice("resume", says, costs), _recorded((*made, *steps.make(wanted, live=_without(facts, made), keeper=facts.keeper)), facts)
+    return Choice("resume", says, costs), _recorded(
+        (*made, *steps.make(wanted, live=_without(facts, made), keeper=facts.keeper)), facts
+    )
 
 
 def _undecided(facts: Facts) -> str:
@@ -80,7 +103,11 @@ def _undecided(facts: Facts) -> str:
     if facts.replayed.reads and not facts.data_operations and not facts.untouched():
         return "upgrade() reads rows, so it may have changed rows by SQL that a replay cannot see; say data_operations=ran or not_run"
     open_ = [str(one.statement.operation) for one in facts.seen if one.state == "DATA" and one.ran is None]
-    return f"the catalog cannot tell whether operation {', '.join(open_)} ran; say data_operations=ran or not_run" if open_ else ""
+    return (
+        f"the catalog cannot tell whether operation {', '.join(open_)} ran; say data_operations=ran or not_run"
+        if open_
+        else ""
+    )
 
 
 def _not_mendable(facts: Facts) -> str:
@@ -104,13 +131,20 @@ def _invalid(change: Change, live: Facets) -> bool:
 
 def _not_valid(change: Change, live: Facets) -> bool:
     """The wanted constraint is there, and NOT VALID."""
-    return change.kind == "constraint" and change.after is not None and live.get((change.kind, change.identity)) == f"{change.after} NOT VALID"
+    return (
+        change.kind == "constraint"
+        and change.after is not None
+        and live.get((change.kind, change.identity)) == f"{change.after} NOT VALID"
+    )
 
 
 def _cleared(one: Seen, facts: Facts) -> list[Step]:
     """Drop the INVALID index that a missing statement will build."""
     bad = [c for c in one.statement.changes if _invalid(c, facts.live)]
-    return [steps.drop_index(c.identity, facts.live[c.kind, c.identity], says=f"Drop the INVALID index {c.identity}") for c in bad]
+    return [
+        steps.drop_index(c.identity, facts.live[c.kind, c.identity], says=f"Drop the INVALID index {c.identity}")
+        for c in bad
+    ]
 
 
 def _without(facts: Facts, made: Iterable[Step]) -> dict[tuple[str, str], str]:
@@ -126,7 +160,9 @@ def _wanted(one: Seen, facts: Facts) -> Wanted | None:
     if waiting and len(waiting) == len(changes):
         c = waiting[0]
         sql = f"alter table {names.parent(c.identity)} validate constraint {names.last(c.identity)}"
-        return Wanted(sql, f"Validate {c.identity}", (Change(c.kind, c.identity, facts.live[c.kind, c.identity], c.after),))
+        return Wanted(
+            sql, f"Validate {c.identity}", (Change(c.kind, c.identity, facts.live[c.kind, c.identity], c.after),)
+        )
     size = facts.sizes.get(weights.table_changed(one.statement.sql)) if one.statement.data else None
     at_most = weights.rows_ceiling(size) if size else None
     return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data, _settings(one.statement), at_most)
@@ -141,7 +177,11 @@ def _settings(statement: replay.Statement) -> tuple[str, ...]:
 def _not_runnable(facts: Facts) -> str:
     """Why upgrade() cannot be run for what is missing, where only it knows the SQL."""
     missing = [one for one in facts.seen if one.ran is not True]
-    if (facts.loses_stamp or facts.lost_silently) and _computed(facts, missing) and not _keeps_to_record(facts, missing):
+    if (
+        (facts.loses_stamp or facts.lost_silently)
+        and _computed(facts, missing)
+        and not _keeps_to_record(facts, missing)
+    ):
         return "only upgrade() knows the missing SQL, and it loses the version row when it runs (see Prevent): repair the file first"
     return ""
 
@@ -191,10 +231,17 @@ def _recorded(made: tuple[Step, ...], facts: Facts) -> tuple[Step, ...]:
     move = versions.advance(facts.table, facts.revision.id, facts.past.parents(facts.revision.id))
     last = made[-1] if made else None
     if last is not None and last.kind == "sql" and last.transactional:
-        plain = (Step(says=f"Take revision {facts.revision.id} out of the version table", statements=()),)  # the statements changed nothing else
+        plain = (
+            Step(says=f"Take revision {facts.revision.id} out of the version table", statements=()),
+        )  # the statements changed nothing else
         first, *others = last.undo or plain
         undo = () if last.irreversible else (replace(first, statements=(*move.back, *first.statements)), *others)
-        joined = replace(last, says=f"{last.says}; record revision {facts.revision.id}", statements=(*last.statements, *move.forward), undo=undo)
+        joined = replace(
+            last,
+            says=f"{last.says}; record revision {facts.revision.id}",
+            statements=(*last.statements, *move.forward),
+            undo=undo,
+        )
         return (*made[:-1], joined)
     return (*made, _record_step(move, facts.revision))
 
@@ -207,16 +254,38 @@ def _record_step(move: versions.Move, revision: Revision) -> Step:
 def _roll_back(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
     says = "Take back the operations that are done; the revision can then be repaired and run from the start"
     rows = [one.statement.says for one in facts.seen if one.state == "DATA" and one.ran]
-    costs = "the work that is done" + (f"; changed rows stay as they are: {'; '.join(rows)}" if rows else "") + "; values in dropped columns are kept in schema mend"
-    why_not = "the revision is recorded: use alembic downgrade" if facts.stamped else "nothing is there to take back" if facts.untouched() else _foreign(facts)
+    costs = (
+        "the work that is done"
+        + (f"; changed rows stay as they are: {'; '.join(rows)}" if rows else "")
+        + "; values in dropped columns are kept in schema mend"
+    )
+    why_not = (
+        "the revision is recorded: use alembic downgrade"
+        if facts.stamped
+        else "nothing is there to take back"
+        if facts.untouched()
+        else _foreign(facts)
+    )
     if why_not:
         return Choice("roll_back", says, costs, False, why_not), ()
     try:
-        again = [one.statement.sql for one in facts.seen if one.state == "DONE" and locks.runs_in_transaction(one.statement.sql)]
-        made = steps.take_back(_there(facts), says="Take back the operations that are done", again=again, live=facts.live, keeper=facts.keeper)
+        again = [
+            one.statement.sql
+            for one in facts.seen
+            if one.state == "DONE" and locks.runs_in_transaction(one.statement.sql)
+        ]
+        made = steps.take_back(
+            _there(facts),
+            says="Take back the operations that are done",
+            again=again,
+            live=facts.live,
+            keeper=facts.keeper,
+        )
     except NotInvertible as error:
         return Choice("roll_back", says, costs, False, error.message), ()
-    return Choice("roll_back", says, costs, bool(made), "" if made else "no operation that is done can be seen in the catalog"), made
+    return Choice(
+        "roll_back", says, costs, bool(made), "" if made else "no operation that is done can be seen in the catalog"
+    ), made
 
 
 def _there(facts: Facts) -> list[Change]:
@@ -242,20 +311,37 @@ def _foreign(facts: Facts) -> str:
             states.setdefault((c.kind, c.identity), set()).update((c.before, c.after))
     for change in _there(facts):
         known = change.after in states[change.kind, change.identity]
-        if not known and not any(_invalid(c, facts.live) or _not_valid(c, facts.live) for one in facts.seen for c in one.statement.changes if (c.kind, c.identity) == (change.kind, change.identity)):
+        if not known and not any(
+            _invalid(c, facts.live) or _not_valid(c, facts.live)
+            for one in facts.seen
+            for c in one.statement.changes
+            if (c.kind, c.identity) == (change.kind, change.identity)
+        ):
             return f"{change.kind} {change.identity} is not as the revision makes it: {change.after}"
     return ""
 
 
 def _stamp(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
     says, costs = "Record exactly this revision, and no later one", "nothing but the version row changes"
-    why_not = "it is recorded already" if facts.stamped else "" if facts.complete() else _undecided(facts) or "not every operation is DONE"
+    why_not = (
+        "it is recorded already"
+        if facts.stamped
+        else ""
+        if facts.complete()
+        else _undecided(facts) or "not every operation is DONE"
+    )
     return Choice("stamp", says, costs, not why_not, why_not), () if why_not else _recorded((), facts)
 
 
 def _retry(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
     says, costs = "Nothing is half-done: run alembic upgrade again", "whatever made it fail may do so again"
-    why_not = "it is recorded already" if facts.stamped else "" if facts.untouched() else "operations are done already; see Would a plain retry work?"
+    why_not = (
+        "it is recorded already"
+        if facts.stamped
+        else ""
+        if facts.untouched()
+        else "operations are done already; see Would a plain retry work?"
+    )
     if not why_not and facts.lost_silently:
         why_not = "env.py runs SQL before context.configure(), so a retry reports success and is rolled back"
     return Choice("retry", says, costs, not why_not, why_not), ()

@@ -17,7 +17,10 @@ _SCANS = re.compile(
     re.IGNORECASE,
 )
 _NOT_VALID = re.compile(r"\bnot\s+valid\s*$", re.IGNORECASE)
-_CHANGED = re.compile(r"^\s*(?:update|delete\s+from|insert\s+into)\s+(?:only\s+)?(?P<table>(?:\"[^\"]+\"|[\w$]+)(?:\.(?:\"[^\"]+\"|[\w$]+))?)", re.IGNORECASE)
+_CHANGED = re.compile(
+    r"^\s*(?:update|delete\s+from|insert\s+into)\s+(?:only\s+)?(?P<table>(?:\"[^\"]+\"|[\w$]+)(?:\.(?:\"[^\"]+\"|[\w$]+))?)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

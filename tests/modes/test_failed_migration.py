@@ -26,7 +26,11 @@ Incident = Callable[[str], Broken]
 # --- plan: pure --------------------------------------------------------------------------------------------------------
 
 REVISION = '"""{doc}"""\nrevision = "{id}"\ndown_revision = {down}\n\n\ndef upgrade():\n    pass\n'
-HOME = {("table", "public.t"): "permanent", ("column", "public.t.id"): "integer", ("constraint", "public.t.t_pkey"): "PRIMARY KEY (id)"}
+HOME = {
+    ("table", "public.t"): "permanent",
+    ("column", "public.t.id"): "integer",
+    ("constraint", "public.t.t_pkey"): "PRIMARY KEY (id)",
+}
 COLUMN = Change("column", "public.t.a", None, "text")
 CHECK = Change("constraint", "public.t.ck", None, "CHECK ((a <> ''::text))")
 INDEX = Change("index", "public.ix", None, "CREATE INDEX ix ON public.t USING btree (a)")
@@ -43,13 +47,28 @@ HERE = Environment(
 def did(change: Change, state: str, *, detail: str = "", **more: Any) -> Seen:
     """A statement that makes one change, in a state."""
     number = list(SQL).index(change) + 1
-    statement = replay.Statement("b2", number, 1, "op", f"make {change.identity}", SQL[change], True, change is INDEX, number, (change,), False, **more)
+    statement = replay.Statement(
+        "b2",
+        number,
+        1,
+        "op",
+        f"make {change.identity}",
+        SQL[change],
+        True,
+        change is INDEX,
+        number,
+        (change,),
+        False,
+        **more,
+    )
     return Seen(statement, state, detail, {"DONE": True, "NOT_DONE": False}.get(state))
 
 
 def rows_changed(ran: bool | None, *, number: int = 9) -> Seen:
     """A statement that changes rows only."""
-    statement = replay.Statement("b2", number, 1, "execute", "fill a", "UPDATE t SET a = 'x'", True, False, number, (), True)
+    statement = replay.Statement(
+        "b2", number, 1, "execute", "fill a", "UPDATE t SET a = 'x'", True, False, number, (), True
+    )
     return Seen(statement, "DATA", "not visible in the catalog", ran)
 
 
@@ -65,12 +84,24 @@ def recorded(tmp_path: Path) -> Callable[..., Diagnosis]:
     ini.write_text("[alembic]\nscript_location = %(here)s/migrations\n")
     past = history.read(ini)
 
-    def make(*seen: Seen, live: Mapping[tuple[str, str], str] | None = None, cause: str = "", leads: str = "healthy", reads: tuple[str, ...] = (), version: str = "a1", **more: Any) -> Diagnosis:
+    def make(
+        *seen: Seen,
+        live: Mapping[tuple[str, str], str] | None = None,
+        cause: str = "",
+        leads: str = "healthy",
+        reads: tuple[str, ...] = (),
+        version: str = "a1",
+        **more: Any,
+    ) -> Diagnosis:
         import pandas as pd
 
-        there = {(c.kind, c.identity): str(c.after) for one in seen if one.state == "DONE" for c in one.statement.changes}
+        there = {
+            (c.kind, c.identity): str(c.after) for one in seen if one.state == "DONE" for c in one.statement.changes
+        }
         now = {**HOME, **there, **(live or {})}
-        made = replay.Replay("history", "b2", None, tuple(s.statement for s in seen), reads, None, True, True, (), "18.1", 0.1)
+        made = replay.Replay(
+            "history", "b2", None, tuple(s.statement for s in seen), reads, None, True, True, (), "18.1", 0.1
+        )
         facts = Facts(
             past=past, project=Project(ini, Path(sys.executable)), revision=past.get("b2"), table=VersionTable("public", "alembic_version", (version,)),
             version_rows=pd.DataFrame(), version_sql="", environment=HERE, replayed=more.get("replayed", made), seen=seen, operations=pd.DataFrame(),
@@ -98,17 +129,26 @@ def sent(plan: Plan) -> list[str]:
     return [statement.sql for step in plan.steps for statement in step.statements]
 
 
-def test_what_is_missing_is_run_and_the_revision_is_recorded_in_the_same_transaction(recorded: Callable[..., Diagnosis]) -> None:
+def test_what_is_missing_is_run_and_the_revision_is_recorded_in_the_same_transaction(
+    recorded: Callable[..., Diagnosis],
+) -> None:
     plan = planned(recorded(did(COLUMN, "DONE"), did(CHECK, "NOT_DONE")))
     assert plan.chosen == "resume"
     (step,) = plan.steps
     assert step.transactional
-    assert [s.sql for s in step.statements] == [SQL[CHECK], "update \"public\".\"alembic_version\" set version_num = 'b2' where version_num = 'a1'"]
+    assert [s.sql for s in step.statements] == [
+        SQL[CHECK],
+        "update \"public\".\"alembic_version\" set version_num = 'b2' where version_num = 'a1'",
+    ]
     assert step.statements[-1].exactly == 1
-    assert [(lock.relation, lock.mode) for lock in step.locks if lock.relation.endswith("t")] == [("t", "ACCESS EXCLUSIVE")]
+    assert [(lock.relation, lock.mode) for lock in step.locks if lock.relation.endswith("t")] == [
+        ("t", "ACCESS EXCLUSIVE")
+    ]
 
 
-def test_an_index_that_cannot_be_built_in_a_transaction_has_a_step_of_its_own_without_retries(recorded: Callable[..., Diagnosis]) -> None:
+def test_an_index_that_cannot_be_built_in_a_transaction_has_a_step_of_its_own_without_retries(
+    recorded: Callable[..., Diagnosis],
+) -> None:
     plan = planned(recorded(did(COLUMN, "DONE"), did(INDEX, "NOT_DONE")))
     assert [(s.transactional, s.retryable) for s in plan.steps] == [(False, False), (True, True)]
     assert plan.steps[0].restart[0].sql == "drop index concurrently if exists public.ix"
@@ -122,12 +162,22 @@ def test_an_invalid_index_is_dropped_before_it_is_built(recorded: Callable[..., 
 
 
 def test_a_constraint_that_is_there_but_not_valid_is_validated(recorded: Callable[..., Diagnosis]) -> None:
-    plan = planned(recorded(did(COLUMN, "DONE"), did(CHECK, "DIFFERENT"), live={("constraint", "public.t.ck"): f"{CHECK.after} NOT VALID"}))
+    plan = planned(
+        recorded(
+            did(COLUMN, "DONE"),
+            did(CHECK, "DIFFERENT"),
+            live={("constraint", "public.t.ck"): f"{CHECK.after} NOT VALID"},
+        )
+    )
     assert sent(plan)[0] == "alter table public.t validate constraint ck"
 
 
 def test_what_is_different_is_never_built_over(recorded: Callable[..., Diagnosis]) -> None:
-    diagnosis = recorded(did(COLUMN, "DIFFERENT", detail="expected text, found integer"), did(CHECK, "NOT_DONE"), live={("column", "public.t.a"): "integer"})
+    diagnosis = recorded(
+        did(COLUMN, "DIFFERENT", detail="expected text, found integer"),
+        did(CHECK, "NOT_DONE"),
+        live={("column", "public.t.a"): "integer"},
+    )
     plan = planned(diagnosis)
     assert "expected text, found integer" in why_not(plan, "resume")
     assert "public.t.a" in why_not(plan, "roll_back")
@@ -161,7 +211,13 @@ def test_work_is_taken_back_last_first_and_values_are_kept(recorded: Callable[..
 
 
 def test_a_cause_that_still_stands_makes_rolling_back_the_way_out(recorded: Callable[..., Diagnosis]) -> None:
-    plan = planned(recorded(did(COLUMN, "DONE"), did(CHECK, "NOT_DONE"), cause="public.t.ck: 3 rows. Mend it first, with unique_violation."))
+    plan = planned(
+        recorded(
+            did(COLUMN, "DONE"),
+            did(CHECK, "NOT_DONE"),
+            cause="public.t.ck: 3 rows. Mend it first, with unique_violation.",
+        )
+    )
     assert plan.chosen == "roll_back"
     assert "unique_violation" in why_not(plan, "resume")
     assert "unique_violation" in plan.next
@@ -175,12 +231,16 @@ def test_a_row_change_of_which_nobody_knows_is_asked_about(recorded: Callable[..
 
 
 @pytest.mark.parametrize(("ran", "sends"), [(True, False), (False, True)])
-def test_a_row_change_is_sent_only_if_it_did_not_run(recorded: Callable[..., Diagnosis], ran: bool, sends: bool) -> None:
+def test_a_row_change_is_sent_only_if_it_did_not_run(
+    recorded: Callable[..., Diagnosis], ran: bool, sends: bool
+) -> None:
     plan = planned(recorded(did(COLUMN, "DONE"), rows_changed(ran, number=2), did(CHECK, "NOT_DONE")))
     assert ("UPDATE t SET a = 'x'" in sent(plan)) is sends
 
 
-def test_rows_changed_in_a_column_that_was_there_cannot_be_taken_back_and_the_plan_says_so(recorded: Callable[..., Diagnosis]) -> None:
+def test_rows_changed_in_a_column_that_was_there_cannot_be_taken_back_and_the_plan_says_so(
+    recorded: Callable[..., Diagnosis],
+) -> None:
     plan = planned(recorded(did(COLUMN, "DONE"), rows_changed(False), did(CHECK, "NOT_DONE")))
     assert "fill a" in plan.steps[-1].irreversible
     assert not plan.steps[-1].reversible()
@@ -202,7 +262,9 @@ def test_an_option_that_does_not_exist_is_an_error(recorded: Callable[..., Diagn
 
 
 @pytest.mark.parametrize("leads", ["found", "could_not_check"])
-def test_no_plan_is_made_unless_env_py_is_proven_to_lead_to_the_target(recorded: Callable[..., Diagnosis], leads: str) -> None:
+def test_no_plan_is_made_unless_env_py_is_proven_to_lead_to_the_target(
+    recorded: Callable[..., Diagnosis], leads: str
+) -> None:
     with pytest.raises(WrongDatabase):
         planned(recorded(did(COLUMN, "DONE"), did(CHECK, "NOT_DONE"), leads=leads))
 
@@ -210,7 +272,9 @@ def test_no_plan_is_made_unless_env_py_is_proven_to_lead_to_the_target(recorded:
 def test_the_same_evidence_gives_the_same_digest_and_other_evidence_another(recorded: Callable[..., Diagnosis]) -> None:
     seen = did(COLUMN, "DONE"), did(CHECK, "NOT_DONE")
     first, again = planned(recorded(*seen)), planned(recorded(*seen))
-    other = planned(recorded(*seen, live={("index", "public.extra"): "CREATE INDEX extra ON public.t USING btree (id)"}))
+    other = planned(
+        recorded(*seen, live={("index", "public.extra"): "CREATE INDEX extra ON public.t USING btree (id)"})
+    )
     assert first.digest() == again.digest() != other.digest()
 
 
@@ -287,9 +351,13 @@ def test_an_index_that_was_rebuilt_by_hand_is_done(desk: Desk, broken: Incident)
     assert "ix_orders_status_placed_at" not in ran.document["plan"]["steps"][0]["sql"]
 
 
-def test_a_column_of_another_type_added_by_hand_is_different_and_nothing_is_built_on_it(desk: Desk, broken: Incident) -> None:
+def test_a_column_of_another_type_added_by_hand_is_different_and_nothing_is_built_on_it(
+    desk: Desk, broken: Incident
+) -> None:
     incident = broken("interrupted_index")
-    Look(incident.url).execute("alter table shipments drop column delivery_slot", "alter table shipments add column delivery_slot integer")
+    Look(incident.url).execute(
+        "alter table shipments drop column delivery_slot", "alter table shipments add column delivery_slot integer"
+    )
     ran = desk.plan(incident)
     assert ran.states[1] == "DIFFERENT"
     assert "integer" in ran.document["operations"][0]["detail"]
@@ -370,7 +438,11 @@ TRIPS = [
 ]
 
 
-@pytest.mark.parametrize(("scenario", "given", "first"), TRIPS, ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else None)
+@pytest.mark.parametrize(
+    ("scenario", "given", "first"),
+    TRIPS,
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else None,
+)
 def test_round_trip(desk: Desk, broken: Incident, scenario: str, given: dict[str, str], first: tuple[str, ...]) -> None:
     incident = broken(scenario)
     look = Look(incident.url)
@@ -407,8 +479,14 @@ def test_round_trip(desk: Desk, broken: Incident, scenario: str, given: dict[str
     assert verdict(undone.run_id) == "whole"
 
 
-@pytest.mark.parametrize(("scenario", "given"), [("interrupted_index", {}), ("lost_stamp", {"option": "roll_back"})], ids=["interrupted_index", "lost_stamp"])
-def test_a_rolled_back_revision_can_be_run_from_the_start(desk: Desk, broken: Incident, scenario: str, given: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "given"),
+    [("interrupted_index", {}), ("lost_stamp", {"option": "roll_back"})],
+    ids=["interrupted_index", "lost_stamp"],
+)
+def test_a_rolled_back_revision_can_be_run_from_the_start(
+    desk: Desk, broken: Incident, scenario: str, given: dict[str, str]
+) -> None:
     incident = broken(scenario)
     applied = desk.apply(desk.plan(incident, option="roll_back"))
     assert applied.code == 0, applied.err
@@ -454,16 +532,22 @@ def test_the_patch_is_written_only_when_it_is_asked_for_and_undo_takes_it_back(d
 
 
 @pytest.mark.parametrize(("kind", "after"), [("step_started", True), ("step_done", False)])
-def test_a_run_killed_around_writing_the_patch_is_gone_on_with(desk: Desk, broken: Incident, kind: str, after: bool) -> None:
+def test_a_run_killed_around_writing_the_patch_is_gone_on_with(
+    desk: Desk, broken: Incident, kind: str, after: bool
+) -> None:
     incident = broken("interrupted_index")
     plan = desk.plan(incident, write_patch="yes")
-    killed = desk.crash("apply", plan.run_id, "--approve", plan.digest, kind=kind, nth=len(plan.document["plan"]["steps"]), after=after)
+    killed = desk.crash(
+        "apply", plan.run_id, "--approve", plan.digest, kind=kind, nth=len(plan.document["plan"]["steps"]), after=after
+    )
     resumed = desk.here("resume", killed)
     assert resumed.code == 0, resumed.err
     assert "if_not_exists=True" in revision_file(incident).read_text()
 
 
-def test_plain_papermill_runs_it_without_parameters_in_an_empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab_of_its_own: Path) -> None:
+def test_plain_papermill_runs_it_without_parameters_in_an_empty_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab_of_its_own: Path
+) -> None:
     notebook = Path(failed_migration.__file__).parents[3] / "runbooks" / f"{SLUG}.ipynb"
     done = subprocess.run(
         [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(tmp_path / "out.ipynb")],

@@ -41,14 +41,31 @@ def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Di
     Raises: InvalidParameter, ProjectBroken, RevisionNotFound, ReplayFailed.
     """
     if site.project is None:
-        raise InvalidParameter("No Alembic project was named. Nothing was changed. Pass alembic_ini, or set it for this target in mend.toml.")
+        raise InvalidParameter(
+            "No Alembic project was named. Nothing was changed. Pass alembic_ini, or set it for this target in mend.toml."
+        )
     if data_operations not in ("", "ran", "not_run"):
-        raise InvalidParameter(f"data_operations is {data_operations!r}. Nothing was changed. Write ran, not_run, or leave it empty.")
+        raise InvalidParameter(
+            f"data_operations is {data_operations!r}. Nothing was changed. Write ran, not_run, or leave it empty."
+        )
     facts = halfway.look(site, site.project, revision=revision, data_operations=data_operations)
-    questions: tuple[Callable[[Site, Facts], Check], ...] = (_environment, _version_rows, _operations, _leftovers, _sessions, _retry, _cause)
+    questions: tuple[Callable[[Site, Facts], Check], ...] = (
+        _environment,
+        _version_rows,
+        _operations,
+        _leftovers,
+        _sessions,
+        _retry,
+        _cause,
+    )
     checks = tuple(_timed(question, site, facts) for question in questions)
     alembic = "" if isinstance(facts.environment, MendError) else facts.environment.alembic
-    return Diagnosis(checks, halfway.evidence(facts), facts, patch.preventions(facts.past, facts.revision, facts.seen, alembic=alembic))
+    return Diagnosis(
+        checks,
+        halfway.evidence(facts),
+        facts,
+        patch.preventions(facts.past, facts.revision, facts.seen, alembic=alembic),
+    )
 
 
 def _timed(question: Callable[[Site, Facts], Check], site: Site, facts: Facts) -> Check:
@@ -59,7 +76,12 @@ def _timed(question: Callable[[Site, Facts], Check], site: Site, facts: Facts) -
 
 def _environment(site: Site, facts: Facts) -> Check:
     """Does the project's env.py lead to this target?"""
-    asks = partial(Check, name="environment", question="Does env.py lead to this database?", healthy_when="Both lines name the same system identifier and database.")
+    asks = partial(
+        Check,
+        name="environment",
+        question="Does env.py lead to this database?",
+        healthy_when="Both lines name the same system identifier and database.",
+    )
     if isinstance(facts.environment, MendError):
         return asks(verdict="could_not_check", says="It could not be proven.", why=facts.environment.message)
     frame = pd.DataFrame([_place("target", site.identity), _place("env.py", facts.environment)])
@@ -67,31 +89,61 @@ def _environment(site: Site, facts: Facts) -> Check:
         why = "the role that env.py uses may not run pg_control_system(): grant EXECUTE on it"
         return asks(verdict="could_not_check", says="It could not be proven.", frame=frame, why=why)
     same = halfway.same_database(site.identity, facts.environment)
-    says = "env.py leads to this database." if same else f"env.py leads to {facts.environment.database}, which is not this target."
+    says = (
+        "env.py leads to this database."
+        if same
+        else f"env.py leads to {facts.environment.database}, which is not this target."
+    )
     return asks(verdict="healthy" if same else "found", says=says, frame=frame)
 
 
 def _place(who: str, where: Any) -> dict[str, Any]:
-    return {"who": who, "system_identifier": where.system_identifier, "database": where.database, "database_oid": where.database_oid, "role": where.role}
+    return {
+        "who": who,
+        "system_identifier": where.system_identifier,
+        "database": where.database,
+        "database_oid": where.database_oid,
+        "role": where.role,
+    }
 
 
 def _version_rows(site: Site, facts: Facts) -> Check:
     """Which revision does the database say it is at?"""
     frame = facts.version_rows
-    strange = frame[frame["position"].isin(["unknown to the files", "an ancestor of another row", "not the configured table"])]
+    strange = frame[
+        frame["position"].isin(["unknown to the files", "an ancestor of another row", "not the configured table"])
+    ]
     rows = ", ".join(facts.table.rows) or "none"
-    says = f"The version table {facts.table.schema}.{facts.table.name} holds: {rows}." + (f" {len(strange)} rows do not fit." if len(strange) else "")
-    return Check("version_rows", "Which revision does the database say it is at?", "found" if len(strange) else "healthy", says, "There is one version table, and its rows are revisions that the project knows.", frame, facts.version_sql)
+    says = f"The version table {facts.table.schema}.{facts.table.name} holds: {rows}." + (
+        f" {len(strange)} rows do not fit." if len(strange) else ""
+    )
+    return Check(
+        "version_rows",
+        "Which revision does the database say it is at?",
+        "found" if len(strange) else "healthy",
+        says,
+        "There is one version table, and its rows are revisions that the project knows.",
+        frame,
+        facts.version_sql,
+    )
 
 
 def _operations(site: Site, facts: Facts) -> Check:
     """Which operations of the failed revision are done?"""
     frame = facts.operations.drop(columns="revision")
-    asks = partial(Check, name="operations", question="Which operations of the failed revision are done?", healthy_when="All are DONE and the revision is recorded, or none is and it is not.")
+    asks = partial(
+        Check,
+        name="operations",
+        question="Which operations of the failed revision are done?",
+        healthy_when="All are DONE and the revision is recorded, or none is and it is not.",
+    )
     if facts.revision is None:
         return asks(verdict="healthy", says="No revision is pending.", frame=frame)
     counts = frame["state"].value_counts()
-    told = ", ".join(f"{counts[state]} {state}" for state in ("DONE", "NOT_DONE", "DIFFERENT", "DATA") if state in counts) or "it has no operations"
+    told = (
+        ", ".join(f"{counts[state]} {state}" for state in ("DONE", "NOT_DONE", "DIFFERENT", "DATA") if state in counts)
+        or "it has no operations"
+    )
     recorded = "recorded" if facts.stamped else "not recorded"
     consistent = facts.complete() if facts.stamped else facts.untouched() and not facts.lost_silently
     says = f"Revision {facts.revision.id} is {recorded}; of its {len(frame)} operations: {told}. {_how(facts)}"
@@ -100,7 +152,11 @@ def _operations(site: Site, facts: Facts) -> Check:
 
 def _how(facts: Facts) -> str:
     """How the expected state was found, and how sure it is."""
-    found = "Found by replaying the history" if facts.replayed.method == "history" else "Found by trying its statements on a copy of the schema"
+    found = (
+        "Found by replaying the history"
+        if facts.replayed.method == "history"
+        else "Found by trying its statements on a copy of the schema"
+    )
     return f"{found} on PostgreSQL {facts.replayed.server_version}." + "".join(f" {w}" for w in facts.replayed.warnings)
 
 
@@ -111,29 +167,61 @@ def _leftovers(site: Site, facts: Facts) -> Check:
     frame["of this revision"] = [bool({row.identity, row.relation} & facts.touched()) for row in frame.itertuples()]
     mine = int(frame["of this revision"].sum())
     says = f"Left over: {len(frame)}, of this revision: {mine}." if len(frame) else "Nothing is left over."
-    return Check("leftovers", "What did the failure leave behind?", "found" if len(frame) else "healthy", says, "There are 0 invalid indexes, 0 constraints that are NOT VALID, and 0 prepared transactions.", frame, frame.attrs["sql"])
+    return Check(
+        "leftovers",
+        "What did the failure leave behind?",
+        "found" if len(frame) else "healthy",
+        says,
+        "There are 0 invalid indexes, 0 constraints that are NOT VALID, and 0 prepared transactions.",
+        frame,
+        frame.attrs["sql"],
+    )
 
 
 def _sessions(site: Site, facts: Facts) -> Check:
     """Is the failed migration still running, or does something hold what the repair needs?"""
     with site.target.reading(site.run_id) as conn:
-        frame = queries.frame(conn, "failed_migration/sessions", relations=sorted(facts.tables_touched()), own=_MAINTAINED)
+        frame = queries.frame(
+            conn, "failed_migration/sessions", relations=sorted(facts.tables_touched()), own=_MAINTAINED
+        )
     hidden = not site.identity.superuser and (frame["query"] == "<insufficient privilege>").any()
     verdict: Verdict = "found" if len(frame) else "healthy"
-    says = f"{len(frame)} sessions run DDL, sit in a transaction, or hold locks on its tables." if len(frame) else "No session is in the way."
+    says = (
+        f"{len(frame)} sessions run DDL, sit in a transaction, or hold locks on its tables."
+        if len(frame)
+        else "No session is in the way."
+    )
     why = "some queries of other roles are hidden: grant pg_monitor" if hidden else ""
-    return Check("sessions", "Is the failed migration still running?", "could_not_check" if hidden else verdict, says, "There are 0 sessions of the migration, and 0 hold a lock that the missing operations need.", frame, frame.attrs["sql"], why)
+    return Check(
+        "sessions",
+        "Is the failed migration still running?",
+        "could_not_check" if hidden else verdict,
+        says,
+        "There are 0 sessions of the migration, and 0 hold a lock that the missing operations need.",
+        frame,
+        frame.attrs["sql"],
+        why,
+    )
 
 
 def _retry(site: Site, facts: Facts) -> Check:
     """Would a plain retry work?"""
     waits = facts.revision is not None and not facts.stamped
     frame = pd.DataFrame(ways.retry(facts) if waits else [], columns=["operation", "says", "would"])
-    asks = partial(Check, name="retry", question="Would a plain retry work?", healthy_when="The answer is yes: no operation of the revision is in the way of itself.")
+    asks = partial(
+        Check,
+        name="retry",
+        question="Would a plain retry work?",
+        healthy_when="The answer is yes: no operation of the revision is in the way of itself.",
+    )
     if not waits:
         return asks(verdict="healthy", says="There is nothing to retry.", frame=frame)
     if facts.lost_silently:
-        return asks(verdict="found", says="No: it reports success, and everything is rolled back. env.py runs SQL before context.configure().", frame=frame)
+        return asks(
+            verdict="found",
+            says="No: it reports success, and everything is rolled back. env.py runs SQL before context.configure().",
+            frame=frame,
+        )
     if frame.empty:
         return asks(verdict="healthy", says="Yes: nothing of the revision is in the database.", frame=frame)
     return asks(verdict="found", says=f"No: it stops at operation {frame['operation'].iloc[0]}.", frame=frame)
@@ -142,7 +230,12 @@ def _retry(site: Site, facts: Facts) -> Check:
 def _cause(site: Site, facts: Facts) -> Check:
     """Which rows stand in the way of what is missing?"""
     columns = ["object", "says", "groups", "rows", "runbook"]
-    asks = partial(Check, name="cause", question="Why did it fail?", healthy_when="Nothing that stops the missing operations is found.")
+    asks = partial(
+        Check,
+        name="cause",
+        question="Why did it fail?",
+        healthy_when="Nothing that stops the missing operations is found.",
+    )
     wanted = facts.obstacles()
     sql = ";\n".join(o.sql for o in wanted)
     try:
@@ -152,9 +245,19 @@ def _cause(site: Site, facts: Facts) -> Check:
         return asks(verdict="could_not_check", says="The rows could not be read.", why=error.message, sql=sql)
     frame = pd.DataFrame([row for row in found if row["groups"]], columns=columns)
     if frame.empty:
-        return asks(verdict="healthy", says="No row stands in the way. A lock or a timeout leaves no trace; it may be gone.", frame=frame, sql=sql)
+        return asks(
+            verdict="healthy",
+            says="No row stands in the way. A lock or a timeout leaves no trace; it may be gone.",
+            frame=frame,
+            sql=sql,
+        )
     first = frame.iloc[0]
-    return asks(verdict="found", says=f"{first['object']}: {first['says']}. Mend it first, with {first['runbook']}.", frame=frame, sql=sql)
+    return asks(
+        verdict="found",
+        says=f"{first['object']}: {first['says']}. Mend it first, with {first['runbook']}.",
+        frame=frame,
+        sql=sql,
+    )
 
 
 def _count(conn: Any, wanted: violations.Obstacle) -> dict[str, Any]:
@@ -172,7 +275,9 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
     """
     facts: Facts = diagnosis.facts
     if option and option not in OPTIONS:
-        raise InvalidParameter(f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty.")
+        raise InvalidParameter(
+            f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty."
+        )
     _require_same_database(diagnosis)
     blocked = _blocked(diagnosis)
     options = ways.ways_out(facts, blocked=blocked)
@@ -180,7 +285,9 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
     chosen = option or next(iter(by_itself), "")
     choice, steps = next(((c, s) for c, s in options if c.option == chosen), (None, ()))
     if choice is not None and not choice.possible:
-        raise Refused(f"{option} is not possible: {choice.why_not}. Nothing was changed. Possible: {', '.join(c.option for c, _ in options if c.possible) or 'none'}.")
+        raise Refused(
+            f"{option} is not possible: {choice.why_not}. Nothing was changed. Possible: {', '.join(c.option for c, _ in options if c.possible) or 'none'}."
+        )
     patches = patch.steps(diagnosis.prevent) if write_patch and choice else ()
     return Plan(
         slug=SLUG,
@@ -198,7 +305,9 @@ def _require_same_database(diagnosis: Diagnosis) -> None:
     check = diagnosis.check("environment")
     if check.verdict == "healthy":
         return
-    raise WrongDatabase(f"{check.says} {check.why} Nothing was changed. Point env.py at the target (usually an environment variable or sqlalchemy.url), or name the right target.")
+    raise WrongDatabase(
+        f"{check.says} {check.why} Nothing was changed. Point env.py at the target (usually an environment variable or sqlalchemy.url), or name the right target."
+    )
 
 
 def _blocked(diagnosis: Diagnosis) -> str:
@@ -215,7 +324,9 @@ def _next(facts: Facts, chosen: str, diagnosis: Diagnosis) -> str:
     if chosen == "retry":
         return f"Nothing is half-applied. {f'{blocked} Then run' if blocked else 'Run'}: alembic -c {ini} upgrade {facts.revision.id}"
     if not chosen:
-        return "No way out is safe without you. " + "; ".join(f"{c.option}: {c.why_not or 'name it as option'}" for c, _ in ways.ways_out(facts, blocked=blocked))
+        return "No way out is safe without you. " + "; ".join(
+            f"{c.option}: {c.why_not or 'name it as option'}" for c, _ in ways.ways_out(facts, blocked=blocked)
+        )
     return f"Then: {blocked + ' Then: ' if blocked else ''}alembic -c {ini} upgrade {'heads' if len(facts.past.heads) > 1 else 'head'}"
 
 
@@ -233,10 +344,16 @@ def unmet(made: Plan, again: Diagnosis) -> Sequence[str]:
     """What the plan promised and a new diagnosis does not find."""
     facts: Facts = again.facts
     left = again.check("leftovers").frame.to_dict("records")
-    problems = [f"{row['identity']}: {row['state']}" for row in left if row["kind"] == "invalid index" and row["identity"] in facts.touched()]
+    problems = [
+        f"{row['identity']}: {row['state']}"
+        for row in left
+        if row["kind"] == "invalid index" and row["identity"] in facts.touched()
+    ]
     if made.chosen == "roll_back":
         return problems + ways.remains(facts)
     if not facts.stamped:
         problems.append(f"the version row is not {made.evidence['revision']}")
     lacking = facts.operations[facts.operations["state"].isin(["NOT_DONE", "DIFFERENT"])].to_dict("records")
-    return problems + [f"operation {row['index']} ({row['operation']}): {row['state']} {row['detail']}".strip() for row in lacking]
+    return problems + [
+        f"operation {row['index']} ({row['operation']}): {row['state']} {row['detail']}".strip() for row in lacking
+    ]
