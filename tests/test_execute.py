@@ -16,9 +16,10 @@ import pytest
 from fix_runs import SLUG, Desk, Look, Ran, closing, meanwhile, options, until, verdict
 from fix_shop import Broken
 from mend import archive, execute, ledger, target
-from mend.errors import Interrupted, PlanConsumed, PreconditionFailed, Refused, StepFailed, TooManyRows
+from mend.errors import Interrupted, LockNotAcquired, PlanConsumed, PreconditionFailed, Refused, StepFailed, TooManyRows
 from mend.execute import Writer
 from mend.journal import Journal
+from mend.locks import locks_of
 from mend.plan import Expect, Lock, Plan, Statement, Step
 from mend.server import Server
 from sqlalchemy import Connection
@@ -140,6 +141,27 @@ def test_a_schema_of_that_name_which_is_not_ours_is_left_alone(writer: Writer, d
     with pytest.raises(Refused, match="was not made by mend"):
         execute.apply(writer, plan_of(sql("drop table t")))
     assert Look(database).query("select to_regclass('t') is not null") == [(True,)]
+
+
+def test_a_ledger_that_another_role_laid_out_runs_none_of_its_code(writer: Writer, database: str) -> None:
+    look = Look(database)
+    look.execute(
+        "create role hostile",
+        "do $$ begin execute format('grant create on database %I to hostile', current_database()); end $$",
+        "set role hostile; create schema mend; comment on schema mend is 'mend: hello'; create table mend.run (run_id text, slug text, digest text, "
+        "action text, started_at timestamptz, finished_at timestamptz, outcome text, journal_length int, journal_head text); create function mend.f() "
+        "returns trigger language plpgsql as $$ begin execute 'create table public.pwned as select current_user as who'; return new; end $$; "
+        "create trigger t before insert on mend.run for each row execute function mend.f(); reset role; grant create on schema public to hostile",
+    )
+    try:
+        with pytest.raises(
+            Refused, match=r"Schema mend cannot be used: it belongs to role hostile.*Nothing was changed"
+        ):
+            execute.apply(writer, plan_of(sql("delete from t")))
+        assert look.query("select cast(to_regclass('public.pwned') as text), (select count(*) from t)") == [(None, 3)]
+        assert "apply_started" not in kinds(writer)
+    finally:
+        look.execute("drop owned by hostile cascade", "drop role hostile")
 
 
 def test_the_ledger_is_for_its_owner_alone(writer: Writer, database: str, role: Callable[..., str]) -> None:
@@ -284,6 +306,16 @@ def test_an_answer_to_commit_that_is_lost_is_looked_up(
     with pytest.raises(StepFailed, match=r"It took effect all the same \(transaction \d+ is committed\)"):
         execute.apply(writer, plan_of(sql("insert into t values (4, 'z')")))
     assert writer.journal.of("step_failed")[0].payload["outcome"] == "done"
+
+
+def test_who_holds_the_table_of_an_index_that_is_to_go_is_seen(writer: Writer, database: str) -> None:
+    look = Look(database)
+    look.execute("create index ix on t (b)")
+    told: list[str] = []
+    step = sql("drop index public.ix", locks=locks_of("drop index public.ix"), retryable=False)
+    with look.holding("select * from t") as pid, pytest.raises(LockNotAcquired, match=f"pid {pid} .* holds AccessShareLock on table of public.ix"):
+        execute.apply(Writer(**{**writer.__dict__, "progress": told.append}), plan_of(step))
+    assert not [line for line in told if "could not be checked" in line]
 
 
 def test_an_interrupt_while_it_waits_to_try_again_is_an_interruption(writer: Writer, database: str) -> None:

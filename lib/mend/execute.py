@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mend import files, ledger, project_step, queries, resolve
+from mend import files, ledger, locks, project_step, queries, resolve
 from mend.errors import (
     Interrupted,
     LockNotAcquired,
@@ -24,6 +24,8 @@ from mend.errors import (
     OutcomeUnknown,
     PlanConsumed,
     PreconditionFailed,
+    PrivilegeMissing,
+    QueryFailed,
     Refused,
     StepFailed,
     TargetBusy,
@@ -138,15 +140,12 @@ def _open_ledger(writer: Writer, plan: Plan, action: str, done: frozenset[int]) 
     Raises: Refused where the schema is somebody else's; PlanConsumed; PrivilegeMissing.
     """
     with writer.target.writing(writer.application_name(-1), version_num=writer.identity.version_num) as conn:
-        if ledger.state(conn, writer.schema) == "foreign":
-            raise Refused(
-                f"Schema {writer.schema} exists and was not made by mend. Nothing was changed. Name another with `schema =` in mend.toml."
-            )
         try:
             with _transaction(conn, writer):
                 if ledger.state(conn, writer.schema) == "absent":
                     for text in ledger.schema_statements(writer.schema):
                         conn.exec_driver_sql(text)
+                _require_ours(conn, writer)
                 conn.exec_driver_sql(
                     *ledger.begin_run(
                         writer.schema,
@@ -171,6 +170,14 @@ def _open_ledger(writer: Writer, plan: Plan, action: str, done: frozenset[int]) 
                 "Nothing was changed.",
                 "Grant CREATE on the database, or name a schema you own with `schema =` in mend.toml.",
             ) from error
+
+
+def _require_ours(conn: Connection, writer: Writer) -> None:
+    """Asked after the ledger was made: somebody else may have made one of that name just before."""
+    if why := ledger.why_foreign(conn, writer.schema):
+        raise Refused(
+            f"Schema {writer.schema} cannot be used: {why}. Nothing was changed. Name another with `schema =` in mend.toml."
+        )
 
 
 def _consumes(plan: Plan, action: str, writer: Writer) -> str:
@@ -272,16 +279,21 @@ def _forecast(writer: Writer, n: int, step: Step) -> list[dict[str, Any]]:
 
 
 def _in_the_way(writer: Writer, step: Step) -> list[dict[str, Any]]:
-    """Sessions that hold or await what conflicts with the step's locks."""
+    """Sessions that hold or await what conflicts with the step's locks.  That nobody can be asked about stops no repair: lock_timeout guards it."""
     wanted = [lock for lock in step.locks if lock.relation != "?"]
     if not wanted:
         return []
-    with writer.target.reading(writer.run_id) as conn:
-        return [row for lock in wanted for row in _blockers(conn, lock)]
+    try:
+        with writer.target.reading(writer.run_id) as conn:
+            return [row for lock in wanted for row in _blockers(conn, lock)]
+    except (QueryFailed, PrivilegeMissing) as error:
+        writer.progress(f"who is in the way could not be checked: {error.message}")
+        return []
 
 
 def _blockers(conn: Connection, lock: Lock) -> list[dict[str, Any]]:
-    frame = queries.frame(conn, "execute/blockers", relation=lock.relation, mode=lock.mode)
+    name = lock.relation.removeprefix(locks.TABLE_OF)
+    frame = queries.frame(conn, "execute/blockers", relation=name, mode=lock.mode, of_index=name != lock.relation)
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{"relation": lock.relation, **{str(k): v for k, v in row.items()}} for row in rows]
 

@@ -14,7 +14,7 @@ from mend.plan import Lock
 from mend.rewriting import statement_rewrites
 from mend.sqltext import IF, NAME, PART, actions, statements
 
-__all__ = ["MODES", "UNKNOWN", "Lock", "locks_of", "rewrites", "runs_in_transaction"]
+__all__ = ["MODES", "TABLE_OF", "UNKNOWN", "Lock", "locks_of", "rewrites", "runs_in_transaction"]
 
 #: Weakest first. From SHARE UPDATE EXCLUSIVE on a statement conflicts with itself; from SHARE on it blocks writers;
 #: ACCESS EXCLUSIVE blocks readers too.
@@ -25,6 +25,8 @@ MODES = (
 AS, RS, RX, SUE, S, SRX, X, AX = MODES
 
 
+#: Before an index's name: the lock is on the index's table, whose name the statement does not say.
+TABLE_OF = "table of "
 UNKNOWN = Lock("?", AX, "not recognised: assume the strongest")
 
 
@@ -204,7 +206,7 @@ def _create_view(match: re.Match[str], statement: str) -> tuple[Lock, ...]:
 def _drop_index(mode: str) -> Rule:
     def rule(match: re.Match[str], _: str) -> tuple[Lock, ...]:
         names = re.findall(NAME, match["rel"])
-        return tuple(lock for name in names for lock in (Lock(f"table of {name}", mode), Lock(name, mode)))
+        return tuple(lock for name in names for lock in (Lock(TABLE_OF + name, mode), Lock(name, mode)))
 
     return rule
 
@@ -215,7 +217,7 @@ def _reindex(match: re.Match[str], statement: str) -> tuple[Lock, ...]:
         return (Lock(match["rel"], mode, _BUILD),)
     if match["what"] == "index":
         index = SUE if mode == SUE else AX
-        return (Lock(f"table of {match['rel']}", mode, _BUILD), Lock(match["rel"], index))
+        return (Lock(TABLE_OF + match["rel"], mode, _BUILD), Lock(match["rel"], index))
     return (Lock("?", AX, "every table, one after the other"),)
 
 
@@ -224,7 +226,7 @@ def _owned_by(match: re.Match[str], _: str) -> tuple[Lock, ...]:
 
 
 def _drop_statistics(match: re.Match[str], _: str) -> tuple[Lock, ...]:
-    return tuple(Lock(f"table of {name}", SUE) for name in _names(match["rel"]))
+    return tuple(Lock(TABLE_OF + name, SUE) for name in _names(match["rel"]))
 
 
 def _lock_table(match: re.Match[str], _: str) -> tuple[Lock, ...]:
