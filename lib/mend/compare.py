@@ -13,6 +13,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from mend.catalog import INDEX_STATES, ROLE_KINDS, Change, index_state
+from mend.sqltext import guarded
 
 if TYPE_CHECKING:
     import pandas
@@ -129,6 +130,10 @@ class _Judge:
             if one.verdict == "DONE" and not one.changes
         ]
         self.joint = reduce(frozenset.intersection, known, frozenset(range(self.count + 1)))
+        loose = {(c.kind, c.identity) for one in statements if guarded(one.sql) for c in one.changes}
+        proofs = [one.places for key, one in self.objects.items() if one.places and key not in loose]
+        #: What a guarded statement makes may have been there before, so it proves nothing about the statements around it.
+        self.proven = reduce(frozenset.intersection, proofs, frozenset(range(self.count + 1)))
 
     def verdicts(self) -> list[_Verdict]:
         traced = [
@@ -183,7 +188,11 @@ class _Judge:
             return "cannot be told from the catalog: the others did not run in order", None
         segment = self.statements[number - 1].segment
         pairs = zip(self.statements, traced, strict=False)
-        fates = {verdict.state: one.operation for one, verdict in pairs if one.segment == segment and verdict}
+        fates = {
+            verdict.state: one.operation
+            for one, verdict in pairs
+            if one.segment == segment and verdict and not guarded(one.sql)
+        }
         if set(fates) == {"DONE"}:
             return f"it ran: its transaction committed (operation {fates['DONE']} is there)", True
         if set(fates) == {"NOT_DONE"}:
@@ -191,9 +200,9 @@ class _Judge:
                 f"it did not run, or was rolled back with its transaction (operation {fates['NOT_DONE']} is missing)",
                 False,
             )
-        if number <= min(self.joint):
+        if number <= min(self.proven):
             return "it ran: a later operation is there", True
-        if number > max(self.joint):
+        if number > max(self.proven):
             return "it did not run: an earlier operation is missing", False
         return "whether it ran cannot be told from the catalog", None
 

@@ -16,7 +16,7 @@ import pandas as pd
 from mend import catalog, compare, ddl, history, holders, names, queries, replay, scratch, steps, violations, weights
 from mend.catalog import Change
 from mend.diagnosis import Site
-from mend.errors import MendError, ProjectBroken
+from mend.errors import InvalidParameter, MendError, ProjectBroken
 from mend.history import History, Revision
 from mend.journal import sha256
 from mend.lint import lint_files
@@ -33,12 +33,16 @@ NOTHING = Replay("history", "", None, (), (), None, True, True, (), "", 0.0)
 
 @dataclass(frozen=True)
 class Seen:
-    """One recorded statement and its state: DONE, NOT_DONE, DIFFERENT or DATA; ``ran`` is None where nobody can tell."""
+    """One recorded statement and its state: DONE, NOT_DONE, DIFFERENT or DATA; ``ran`` is None where nobody can tell.
+
+    ``inferred``: that a change of rows ran is concluded from the objects around it, and told by nobody.
+    """
 
     statement: replay.Statement
     state: str
     detail: str
     ran: bool | None
+    inferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Facts:
     operations: pd.DataFrame
     live: Facets
     keeper: Keeper
-    data_operations: str
+    rows_said: str
     sizes: Mapping[str, weights.Size]
 
     @property
@@ -79,8 +83,8 @@ class Facts:
         return commits or self.replayed.stamped is False
 
     def complete(self) -> bool:
-        """Every statement ran."""
-        return all(one.ran is True for one in self.seen)
+        """Every statement ran; of a revision that failed in scratch, not every statement is known."""
+        return not self.replayed.error and all(one.ran is True for one in self.seen)
 
     def untouched(self) -> bool:
         """No statement ran, and nothing of it is there."""
@@ -169,6 +173,7 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
 
     Raises: ProjectBroken, RevisionNotFound, ReplayFailed, PrivilegeMissing.
     """
+    said = said_of_rows(data_operations)
     past = history.read(project.alembic_ini, python=project.python)
     with ThreadPoolExecutor(1) as beside:  # env.py takes as long as its imports; the replay need not wait for it
         asked = beside.submit(_environment, project)
@@ -203,11 +208,11 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
         version_sql=tables.attrs["sql"],
         environment=environ,
         replayed=replayed,
-        seen=tuple(_told(one, data_operations) for one in seen),
+        seen=tuple(_told(one, said) for one in seen),
         operations=operations,
         live=now,
         keeper=keeper,
-        data_operations=data_operations,
+        rows_said=said.get(0, ""),
         sizes=_sizes(site, seen),
     )
 
@@ -259,7 +264,13 @@ class _Comparer:
         frame = compare.compare(replayed, self.live, live_major=self.site.identity.version_num // 10000)
         rows = zip(replayed.statements, frame.to_dict("records"), strict=True)
         seen = tuple(
-            Seen(one, row["state"], row["detail"], None if pd.isna(row["ran"]) else bool(row["ran"]))
+            Seen(
+                one,
+                row["state"],
+                row["detail"],
+                ran := None if pd.isna(row["ran"]) else bool(row["ran"]),
+                row["state"] == "DATA" and ran is True,
+            )
             for one, row in rows
         )
         return revision, replayed, seen, compare.operations(frame)
@@ -283,10 +294,30 @@ def _choose(comparer: _Comparer, rows: set[str], revision: str) -> Found | None:
     return found
 
 
-def _told(one: Seen, data_operations: str) -> Seen:
-    """A row change that the catalog cannot show, with what the operator says of it."""
-    if one.ran is None and one.state == "DATA" and data_operations:
-        return replace(one, ran=data_operations == "ran", detail=f"the operator says: {data_operations}")
+def said_of_rows(data_operations: str) -> dict[int, str]:
+    """What the operator says of row changes: ``ran`` or ``not_run`` of all (key 0), or ``3=ran,5=not_run`` by operation.
+
+    Raises: InvalidParameter.
+
+    >>> said_of_rows("ran"), said_of_rows("3=ran, 5=not_run")
+    ({0: 'ran'}, {3: 'ran', 5: 'not_run'})
+    """
+    found = {}
+    for part in filter(None, (piece.strip() for piece in data_operations.split(","))):
+        operation, _, word = part.rpartition("=")
+        if word not in ("ran", "not_run") or not (operation or "0").strip().isdigit():
+            raise InvalidParameter(
+                f"data_operations is {data_operations!r}. Nothing was changed. Write ran, not_run, or one of them for each operation: 3=ran,5=not_run."
+            )
+        found[int(operation or 0)] = word
+    return found
+
+
+def _told(one: Seen, said: Mapping[int, str]) -> Seen:
+    """A row change that the catalog cannot show, with what the operator says of it; of an operation by number, that counts most."""
+    word = said.get(one.statement.operation) or (said.get(0) if one.ran is None else None)
+    if one.state == "DATA" and word:
+        return replace(one, ran=word == "ran", detail=f"the operator says: {word}", inferred=False)
     return one
 
 

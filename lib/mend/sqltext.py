@@ -31,6 +31,25 @@ def statements(sql: str) -> list[str]:
     return [re.sub(r" ?\. ?", ".", " ".join(words)) for words in found if words]
 
 
+_CHANGES_ROWS = frozenset(
+    ["insert", "update", "delete", "merge", "truncate", "do", "call", "execute", "copy", "select", "with"]
+)
+
+
+def guarded(sql: str) -> bool:
+    """Whether the text passes over what is there already (IF EXISTS, IF NOT EXISTS, OR REPLACE)."""
+    return any(re.search(r"\bif (not )?exists\b|\bor replace\b", text) for text in statements(sql))
+
+
+def may_change_rows(sql: str) -> bool:
+    """Whether any statement of a text that was sent for its effect may change rows: DML, DO, CALL, a SELECT of a function.
+
+    >>> may_change_rows("create table t (a int); delete from u"), may_change_rows("alter table t add b int")
+    (True, False)
+    """
+    return any(text.split(" ", 1)[0] in _CHANGES_ROWS for text in statements(sql))
+
+
 def _without_nested_comments(sql: str) -> str:
     """PostgreSQL nests /* */; take the innermost away until only plain ones are left."""
     inner = re.compile(r"(?<=/\*)((?:(?!/\*|\*/).)*)/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)

@@ -26,7 +26,7 @@ class Wanted:
     """One statement to run, what it changes in the catalog, and what it is called.
 
     ``settings``: SET statements that must hold when it runs, such as the search_path of the session that it was written for.
-    ``at_most``: rows it may change.
+    ``at_most``: rows it may change.  ``segment``: the author's transaction, of those that commit together.
     """
 
     sql: str
@@ -35,6 +35,7 @@ class Wanted:
     changes_rows: bool = False
     settings: tuple[str, ...] = ()
     at_most: int | None = None
+    segment: int = 0
 
 
 def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Step, ...]:
@@ -49,14 +50,15 @@ def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Ste
     return tuple(found)
 
 
-def _shares(n: int, wanted: Wanted) -> int | None:
+def _shares(n: int, wanted: Wanted) -> tuple[int, int] | None:
     """With which neighbours a statement shares a transaction; None: with nobody, for it runs outside of any.
 
-    A new value of an enum cannot be used by the transaction that adds it (55P04), so that one is committed first.
+    The author's transactions stay apart: NOT VALID and VALIDATE in one would hold the strong locks for the whole scan.  A new
+    value of an enum cannot be used by the transaction that adds it (55P04), so that one is committed first.
     """
     if not locks.runs_in_transaction(wanted.sql):
         return None
-    return n if _ADDS_VALUE.match(wanted.sql) else -1
+    return (n, 0) if _ADDS_VALUE.match(wanted.sql) else (-1, wanted.segment)
 
 
 _ADDS_VALUE = re.compile(r"\s*alter\s+type\s.*\sadd\s+value\s", re.IGNORECASE | re.DOTALL)
@@ -155,7 +157,7 @@ def _parts(pairs: Pairs, live: Facets, keeper: Keeper, *, keeping: bool) -> list
     return parts
 
 
-def _transaction(says: str, pairs: Pairs, live: Facets, keeper: Keeper, *, again: Sequence[str] = ()) -> Step:
+def _transaction(says: str, pairs: Pairs, live: Facets, keeper: Keeper, *, again: Sequence[Sequence[str]] = ()) -> Step:
     """The statements in one transaction, each after those that keep the content it would lose; undo puts that back."""
     before, after = _expects(net(change for _, changes in pairs for change in changes), live)
     try:
@@ -178,12 +180,17 @@ def _transaction(says: str, pairs: Pairs, live: Facets, keeper: Keeper, *, again
 
 
 def _way_back(
-    parts: Sequence[_Part], before: tuple[Expect, ...], after: tuple[Expect, ...], keeper: Keeper, again: Sequence[str]
+    parts: Sequence[_Part],
+    before: tuple[Expect, ...],
+    after: tuple[Expect, ...],
+    keeper: Keeper,
+    again: Sequence[Sequence[str]],
 ) -> tuple[Step, ...]:
     """The last part first.  Raises: NotInvertible."""
     if not any(part.changes for part in parts):
         return ()
-    statements = tuple(s for n, part in reversed(list(enumerate(parts))) for s in _part_back(n, part, keeper, again))
+    texts = again or [()] * len(parts)
+    statements = tuple(s for n, part in reversed(list(enumerate(parts))) for s in _part_back(n, part, keeper, texts[n]))
     said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part.changes))
     return (
         Step(says=f"Take back {said}", statements=statements, locks=_locks(statements), before=after, after=before),
@@ -297,24 +304,31 @@ def drop_index(identity: str, definition: str, *, says: str) -> Step:
 
 
 def take_back(
-    changes: Sequence[Change], *, says: str, again: Sequence[str], live: Facets, keeper: Keeper
+    done: Sequence[tuple[str, Sequence[Change]]], *, says: str, live: Facets, keeper: Keeper
 ) -> tuple[Step, ...]:
-    """Steps that undo changes which are in the database: indexes first, without blocking, then the rest in one transaction.
+    """Steps that undo what is in the database: indexes first, without blocking, then the rest in one transaction, last first.
 
-    ``again``: the statements that made them, for the way back; what PostgreSQL prints of an expression is not always what it
-    was made from.
+    ``done``: each statement that ran with what it changed, in the order in which they ran. One at a time, because a rename is
+    recognised only on its own; and by its own text on the way back, because what PostgreSQL prints of an expression is not
+    always what it was made from ('' where the text does not make what is there).
 
     Raises: NotInvertible naming what no SQL is known for.
     """
-    made = {c.identity for c in changes if c.kind == "table" and c.before is None}
+    changed = [change for _, changes in done for change in changes]
+    made = {c.identity for c in changed if c.kind == "table" and c.before is None}
     indexes = [
-        c for c in changes if c.kind == "index" and c.before is None and ddl.index_table(c.after or "") not in made
+        c for c in net(changed) if c.kind == "index" and c.before is None and ddl.index_table(c.after or "") not in made
     ]
-    rest = tuple(c for c in changes if c not in indexes)
+    keys = {(c.kind, c.identity) for c in indexes}
     steps = [drop_index(c.identity, live[c.kind, c.identity], says=f"Drop index {c.identity}") for c in indexes]
-    if rest:
-        made_of = (ddl.inverse_of(rest, live=_frame(live)), [c.reversed() for c in rest])
-        steps.append(_transaction(says, [made_of], live, keeper, again=_without_indexes(again, indexes)))
+    pairs, again, state = [], [], live
+    for text, changes in reversed(done):
+        if rest := [c for c in changes if (c.kind, c.identity) not in keys]:
+            pairs.append((ddl.inverse_of(rest, live=_frame(state)), [c.reversed() for c in rest]))
+            again.append(_without_indexes([text], indexes) if text and locks.runs_in_transaction(text) else ())
+            state = _moved(state, pairs[-1][1])
+    if pairs:
+        steps.append(_transaction(says, pairs, live, keeper, again=again))
     return tuple(steps)
 
 

@@ -5,11 +5,10 @@ Pure: from `halfway.Facts`, which know every statement and its state, to the ste
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from mend import catalog, locks, names, replay, steps, versions, weights
+from mend import belonging, catalog, ddl, names, replay, sqltext, steps, versions, weights
 from mend.catalog import Change
 from mend.errors import NotInvertible
 from mend.halfway import Facts, Seen
@@ -17,7 +16,6 @@ from mend.history import Revision
 from mend.plan import Choice, Expect, Statement, Step
 from mend.steps import Facets, Wanted
 
-_GUARDED = re.compile(r"\bif\s+(not\s+)?exists\b|\bor\s+replace\b", re.IGNORECASE)
 _DEFAULT_PATH = '"$user", public'
 _ALREADY = {
     "table": "42P07",
@@ -35,8 +33,7 @@ def retry(facts: Facts) -> list[tuple[int, str, str]]:
     for one in facts.seen:
         if one.state not in ("DONE", "DIFFERENT"):
             continue
-        guarded = _GUARDED.search(one.statement.sql)
-        if not guarded:
+        if not sqltext.guarded(one.statement.sql):
             found.append((one.statement.operation, one.statement.says, f"fails: {_refusal(one)}"))
         elif one.state == "DIFFERENT":
             found.append(
@@ -100,7 +97,7 @@ def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
 
 def _undecided(facts: Facts) -> str:
     """The row changes of which nobody knows whether they ran."""
-    if facts.replayed.reads and not facts.data_operations and not facts.untouched():
+    if facts.replayed.reads and not facts.rows_said and not facts.untouched():
         return "upgrade() reads rows, so it may have changed rows by SQL that a replay cannot see; say data_operations=ran or not_run"
     open_ = [str(one.statement.operation) for one in facts.seen if one.state == "DATA" and one.ran is None]
     return (
@@ -165,7 +162,15 @@ def _wanted(one: Seen, facts: Facts) -> Wanted | None:
         )
     size = facts.sizes.get(weights.table_changed(one.statement.sql)) if one.statement.data else None
     at_most = weights.rows_ceiling(size) if size else None
-    return Wanted(one.statement.sql, one.statement.says, changes, one.statement.data, _settings(one.statement), at_most)
+    return Wanted(
+        one.statement.sql,
+        one.statement.says,
+        changes,
+        sqltext.may_change_rows(one.statement.sql),
+        _settings(one.statement),
+        at_most,
+        one.statement.segment,
+    )
 
 
 def _settings(statement: replay.Statement) -> tuple[str, ...]:
@@ -188,7 +193,7 @@ def _not_runnable(facts: Facts) -> str:
 
 def _keeps_to_record(facts: Facts, missing: Sequence[Seen]) -> bool:
     """Whether the recorded SQL is all that is missing although upgrade() reads rows: the operator says that the row changes ran."""
-    return facts.data_operations == "ran" and all(one.statement.rendered and one.state != "DATA" for one in missing)
+    return facts.rows_said == "ran" and all(one.statement.rendered and one.state != "DATA" for one in missing)
 
 
 def _computed(facts: Facts, missing: Sequence[Seen]) -> bool:
@@ -214,13 +219,13 @@ def _upgrade(facts: Facts, live: Facets) -> Step:
             "revision": facts.revision.id,
             "skip": ran,
             "recorded": [one.statement.sql for one in facts.seen],
-            "rows": "leave" if facts.data_operations == "ran" else "send",
+            "rows": "leave" if facts.rows_said == "ran" else "send",
         },
     )
 
 
 def _left_out(facts: Facts, count: int) -> str:
-    rows = " and every change of rows" if facts.data_operations == "ran" else ""
+    rows = " and every change of rows" if facts.rows_said == "ran" else ""
     return f"the {count} statements that are done{rows}"
 
 
@@ -264,20 +269,14 @@ def _roll_back(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
         if facts.stamped
         else "nothing is there to take back"
         if facts.untouched()
-        else _foreign(facts)
+        else _gone_for_good(facts) or _foreign(facts) or _depends(facts)
     )
     if why_not:
         return Choice("roll_back", says, costs, False, why_not), ()
     try:
-        again = [
-            one.statement.sql
-            for one in facts.seen
-            if one.state == "DONE" and locks.runs_in_transaction(one.statement.sql)
-        ]
         made = steps.take_back(
-            _there(facts),
+            [(one.statement.sql if one.state == "DONE" else "", _done(one, facts)) for one in facts.seen],
             says="Take back the operations that are done",
-            again=again,
             live=facts.live,
             keeper=facts.keeper,
         )
@@ -286,6 +285,47 @@ def _roll_back(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
     return Choice(
         "roll_back", says, costs, bool(made), "" if made else "no operation that is done can be seen in the catalog"
     ), made
+
+
+def _done(one: Seen, facts: Facts) -> list[Change]:
+    """What one statement changed and is there now: of a DONE one all, else what is there in another state (INVALID, NOT VALID)."""
+    if one.state == "DONE":
+        return list(one.statement.changes)
+    found = ((c, facts.live.get((c.kind, c.identity))) for c in one.statement.changes if one.state == "DIFFERENT")
+    return [Change(c.kind, c.identity, c.before, now) for c, now in found if now != c.before]
+
+
+def _gone_for_good(facts: Facts) -> str:
+    """What the revision dropped, or cut, of content that was there before: no SQL brings it back."""
+    for one in facts.seen:
+        if one.ran and (lost := ddl.losses([c.reversed() for c in one.statement.changes])):
+            return f"operation {one.statement.operation} ({one.statement.says}) took the content of {', '.join(lost)} along, and only a backup has it"
+    return ""
+
+
+def _depends(facts: Facts) -> str:
+    """What somebody added by hand to a column or table that would be dropped: it would go along without a word."""
+    going = {c.identity: c.kind for c in _there(facts) if c.kind in ("table", "column") and c.before is None}
+    own = {(c.kind, c.identity) for one in facts.seen for c in one.statement.changes}
+    for (kind, identity), definition in facts.live.items():
+        if (kind, identity) in own or kind == "owner":
+            continue
+        holders = belonging.holders(kind, identity, definition)
+        column = next(
+            (
+                name
+                for name in going
+                if going[name] == "column"
+                and names.parent(name) in holders
+                and names.last(name) in names.mentions(definition)
+            ),
+            "",
+        )
+        if (
+            column and kind in ("index", "constraint", "trigger", "policy", "statistics", "rule")
+        ) or holders & going.keys():
+            return f"{kind} {identity} was added by hand to {column or ', '.join(sorted(holders & going.keys()))}, and would be dropped with it; drop it first"
+    return ""
 
 
 def _there(facts: Facts) -> list[Change]:
@@ -328,7 +368,7 @@ def _stamp(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
         if facts.stamped
         else ""
         if facts.complete()
-        else _undecided(facts) or "not every operation is DONE"
+        else facts.replayed.error or _undecided(facts) or "not every operation is DONE"
     )
     return Choice("stamp", says, costs, not why_not, why_not), () if why_not else _recorded((), facts)
 

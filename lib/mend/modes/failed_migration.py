@@ -44,10 +44,6 @@ def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Di
         raise InvalidParameter(
             "No Alembic project was named. Nothing was changed. Pass alembic_ini, or set it for this target in mend.toml."
         )
-    if data_operations not in ("", "ran", "not_run"):
-        raise InvalidParameter(
-            f"data_operations is {data_operations!r}. Nothing was changed. Write ran, not_run, or leave it empty."
-        )
     facts = halfway.look(site, site.project, revision=revision, data_operations=data_operations)
     questions: tuple[Callable[[Site, Facts], Check], ...] = (
         _environment,
@@ -147,6 +143,9 @@ def _operations(site: Site, facts: Facts) -> Check:
     recorded = "recorded" if facts.stamped else "not recorded"
     consistent = facts.complete() if facts.stamped else facts.untouched() and not facts.lost_silently
     says = f"Revision {facts.revision.id} is {recorded}; of its {len(frame)} operations: {told}. {_how(facts)}"
+    if facts.replayed.error:
+        why = f"upgrade() fails in scratch too, so what comes after its last operation here is not known: {facts.replayed.error}"
+        return asks(verdict="could_not_check", says=says, frame=frame, sql=facts.operation_sql(), why=why)
     return asks(verdict="healthy" if consistent else "found", says=says, frame=frame, sql=facts.operation_sql())
 
 
@@ -222,8 +221,12 @@ def _retry(site: Site, facts: Facts) -> Check:
             says="No: it reports success, and everything is rolled back. env.py runs SQL before context.configure().",
             frame=frame,
         )
-    if frame.empty:
+    if facts.untouched() and not facts.replayed.error:
         return asks(verdict="healthy", says="Yes: nothing of the revision is in the database.", frame=frame)
+    if frame.empty:
+        perhaps = ", ".join(str(one.statement.operation) for one in facts.seen if one.ran is not False)
+        why = facts.replayed.error or f"operation {perhaps} may have changed rows, and a retry would change them again"
+        return asks(verdict="could_not_check", says="Nobody can tell.", frame=frame, why=why)
     return asks(verdict="found", says=f"No: it stops at operation {frame['operation'].iloc[0]}.", frame=frame)
 
 
@@ -281,7 +284,7 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
     _require_same_database(diagnosis)
     blocked = _blocked(diagnosis)
     options = ways.ways_out(facts, blocked=blocked)
-    by_itself = [c.option for c, _ in options if c.possible and (c.option != "roll_back" or blocked)]
+    by_itself = [c.option for c, _ in options if c.possible and _safe_by_itself(c.option, facts, blocked)]
     chosen = option or next(iter(by_itself), "")
     choice, steps = next(((c, s) for c, s in options if c.option == chosen), (None, ()))
     if choice is not None and not choice.possible:
@@ -299,6 +302,13 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
         next=_next(facts, chosen, diagnosis),
         warnings=_warnings(facts, diagnosis),
     )
+
+
+def _safe_by_itself(option: str, facts: Facts, blocked: str) -> bool:
+    """Whether an option may be chosen without being named: nothing is given up, and nothing recorded on a conclusion alone."""
+    if option == "roll_back":
+        return bool(blocked)
+    return option != "stamp" or not any(one.inferred for one in facts.seen)
 
 
 def _require_same_database(diagnosis: Diagnosis) -> None:
@@ -332,7 +342,13 @@ def _next(facts: Facts, chosen: str, diagnosis: Diagnosis) -> str:
 
 def _warnings(facts: Facts, diagnosis: Diagnosis) -> tuple[str, ...]:
     checks = (c for c in diagnosis.checks if c.verdict == "could_not_check")
-    return (*facts.replayed.warnings, *(f"{c.question} Could not check: {c.why}" for c in checks))
+    inferred = (
+        f"Operation {one.statement.operation} ({one.statement.says}) changes rows, which nobody can see. It is taken to have run: {one.detail}. "
+        f"If that is not so, pass data_operations={one.statement.operation}=not_run"
+        for one in facts.seen
+        if one.inferred
+    )
+    return (*facts.replayed.warnings, *inferred, *(f"{c.question} Could not check: {c.why}" for c in checks))
 
 
 def verify_with(made: Plan) -> Mapping[str, Any]:
@@ -351,6 +367,8 @@ def unmet(made: Plan, again: Diagnosis) -> Sequence[str]:
     ]
     if made.chosen == "roll_back":
         return problems + ways.remains(facts)
+    if facts.replayed.error:
+        problems.append(f"not every operation is known: {facts.replayed.error}")
     if not facts.stamped:
         problems.append(f"the version row is not {made.evidence['revision']}")
     lacking = facts.operations[facts.operations["state"].isin(["NOT_DONE", "DIFFERENT"])].to_dict("records")
