@@ -25,9 +25,13 @@ def last(events: Sequence[Event], *kinds: str) -> dict[str, Any]:
 
 def outcome(events: Sequence[Event]) -> str:
     """One of OUTCOMES, by the journal's last words; a run without any was interrupted, or left a step in the air."""
+    began = next((n for n, event in reversed(list(enumerate(events))) if event.kind == "apply_started"), 0)
+    events = events[
+        began:
+    ]  # in JupyterLab a run may have been closed before its plan was applied: that is no end of it
     end = next((event for event in reversed(events) if event.kind in _LAST_WORDS), None)
     if end is None:
-        return "unknown" if step_in_the_air(events) is not None else "interrupted"
+        return "unknown" if step_in_the_air(events) is not None or began else "interrupted"
     named = str(end.payload.get("outcome")) if end.kind == "run_closed" else _outcome_of_error(end.payload)
     if named == "unknown" and error(events).get("error") == "Interrupted":
         return "interrupted"

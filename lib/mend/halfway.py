@@ -175,6 +175,10 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
     """
     said = said_of_rows(data_operations)
     past = history.read(project.alembic_ini, python=project.python)
+    if unreadable := [one for one in past.broken if not one.id or "Error" in one.problem]:
+        raise ProjectBroken(
+            f"{unreadable[0].path}: {unreadable[0].problem}. Nothing was changed. Repair the file and run again."
+        )
     with ThreadPoolExecutor(1) as beside:  # env.py takes as long as its imports; the replay need not wait for it
         asked = beside.submit(_environment, project)
         with holders.named(site.target, site.run_id), site.target.reading(site.run_id) as conn:

@@ -175,7 +175,13 @@ def what_changed(approved: Plan, fresh: Plan) -> list[str]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line per difference between two sets of evidence; the subjects that differ least come first."""
     found = [_differences(subject, old, new) for subject in sorted({*old, *new})]
-    return [line for lines in sorted(found, key=len) for line in lines]
+    return [line for lines in sorted(found, key=len) for line in _at_most(lines)]
+
+
+def _at_most(lines: list[str], *, most: int = 15) -> list[str]:
+    """The first lines, and how many more there are; plan.json of both runs holds them all."""
+    subject = lines[0].split(":", 1)[0] if lines else ""
+    return lines if len(lines) <= most else [*lines[:most], f"{subject}: and {len(lines) - most} more"]
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -187,6 +193,9 @@ def _differences(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -
     """One line per difference in one subject of the evidence: by key, where it has keys on both sides."""
     before, after = old.get(subject), new.get(subject)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
+        if subject == "objects" and old.get("revision") != new.get("revision"):
+            common = before.keys() & after.keys()  # another revision is about other tables: those are not gone
+            before, after = {k: before[k] for k in common}, {k: after[k] for k in common}
         return [f"{subject}: {line}" for line in _of_mappings(before, after)]
     return _of_mappings(*({subject: values[subject]} if subject in values else {} for values in (old, new)))
 

@@ -10,7 +10,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +33,7 @@ from mend.errors import (
     RunNotFound,
     VerificationFailed,
 )
+from mend.markup import Shown
 from mend.plan import Plan
 from mend.project import Project, find_python
 
@@ -173,18 +174,15 @@ class Run:
         except (ProjectBroken, ReplayFailed) as error:
             if not self._taking_back:
                 raise
-            asks = {
-                "question": "What does the diagnosis say?",
-                "healthy_when": "It can be made; an undo does not need it.",
-            }
-            return Diagnosis(
-                (
-                    Check(
-                        "diagnosis", verdict="could_not_check", says="It could not be made.", why=error.message, **asks
-                    ),
-                ),
-                {},
+            check = Check(
+                "diagnosis",
+                question="What does the diagnosis say?",
+                verdict="could_not_check",
+                says="It could not be made.",
+                healthy_when="It can be made; an undo does not need it.",
+                why=error.message,
             )
+            return Diagnosis((check,), {})
 
     def _mode_values(self) -> dict[str, Any]:
         """The mode's own parameters, without those that every runbook has."""
@@ -205,12 +203,22 @@ class Run:
     def decide(self) -> None:
         """Make the plan from the diagnosis (or take the one to undo or resume), show it, and keep it."""
         self._seen()
+        if self._began():
+            return
         self.plan = {"undo": self._undo_plan, "resume": self._resumed_plan}.get(self.action, self._fresh_plan)()
         self.record.write_plan(self.plan)
         self.journal.append(
             "planned", {"digest": self.plan.digest(), "chosen": self.plan.chosen, "steps": len(self.plan.steps)}
         )
         capture.display(show.plan(self.plan))
+
+    def _began(self) -> bool:
+        """Whether this run sent its plan already; then its plan and its way back stay as they are."""
+        began = bool(self.journal.of("apply_started"))
+        if began:
+            text = f"This run applied its plan already; its record keeps it. Take it back with: mend undo {self.run_id}. For a new plan, open a new run: run the cell with form.open() again."
+            capture.display(show.outcome(text, "applied"))
+        return began
 
     def _fresh_plan(self) -> Plan:
         try:
@@ -233,7 +241,20 @@ class Run:
     @functools.cached_property
     def _applied(self) -> lineage.Applied:
         """The application of a plan that this run undoes or resumes."""
-        return (lineage.to_undo if self.action == "undo" else lineage.to_resume)(os.environ.get("MEND_OF", ""))
+        of = os.environ.get("MEND_OF", "")
+        try:
+            return (lineage.to_undo if self.action == "undo" else lineage.to_resume)(of)
+        except Refused:
+            if self.action == "resume":
+                self._seal_left([archive.find(of)])
+            raise
+
+    def _seal_left(self, records: Sequence[archive.Record]) -> None:
+        """Seal the records of runs that died: nothing more will be added to them."""
+        for record in records:
+            if not record.summary():
+                record.journal.append("left", {"by": self.run_id})
+                archive.seal(record, secrets=self.target.secrets())
 
     def _undo_plan(self) -> Plan:
         return aftermath.undo_plan(self.target, self.identity, self._applied)
@@ -249,6 +270,8 @@ class Run:
     @_recorded
     def act(self) -> None:
         """Apply the plan if it is approved; in JupyterLab, show the approval box."""
+        if self._began():
+            return
         plan = self._planned()
         approved = bool(self.values["approve"]) and not self.values["dry_run"] and self.action not in ("undo", "resume")
         if approved:
@@ -309,11 +332,17 @@ class Run:
     def _approval_box(self, plan: Plan) -> None:
         from mend import widgets
 
-        def apply(progress: Callable[[str], None]) -> None:
+        def apply(progress: Callable[[str], None]) -> Shown:
             if self.done:  # a second click is no failure of the run
                 raise PlanConsumed("This run applied its plan already. Nothing was changed now. Run the cells below.")
             self._progress = progress
             self._apply_typed(plan)
+            progress("verifying")
+            self.verify()  # at once: whoever closes the page now leaves a record that says how it ended
+            self._close()
+            return show.outcome(
+                "Applied, and verified on a new connection. Run the cells below to read it.", self.outcome
+            )
 
         capture.display(widgets.approval(database=self.identity.database, digest=plan.digest(), apply=apply))
 
@@ -345,6 +374,7 @@ class Run:
         )
         if self.action == "resume":
             execute.resume(writer, plan, aftermath.outcomes(self.target, self._applied))
+            self._seal_left([one for one in self._applied.runs if one.run_id != self.run_id])
         elif self.action == "undo":
             execute.undo(writer, plan)
         else:
@@ -460,12 +490,16 @@ def _stale(lines: list[str]) -> PlanIsStale:
 
 
 def _record(slug: str, values: Mapping[str, Any], action: archive.Action) -> tuple[archive.Record, bool]:
-    """The record of this run, and whether the command that started this kernel will seal it."""
+    """The record of this run, and whether the command that started this kernel will seal it.
+
+    In JupyterLab the cells may be run again after the plan was applied: that is a run of its own.
+    """
     if given := os.environ.get("MEND_RUN"):
         record = archive.Record(Path(given))
         if not record.journal.path.exists():
             raise RunNotFound(f"MEND_RUN names {given}, which holds no journal. Nothing was changed.")
-        return record, not interactive()
+        if not record.journal.of("apply_started"):
+            return record, not interactive()
     return archive.create(slug, action=action, parameters=dict(values), incident=str(values.get("incident", ""))), False
 
 

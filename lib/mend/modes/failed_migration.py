@@ -111,7 +111,13 @@ def _version_rows(site: Site, facts: Facts) -> Check:
     ]
     rows = ", ".join(facts.table.rows) or "none"
     says = f"The version table {facts.table.schema}.{facts.table.name} holds: {rows}." + (
-        f" {len(strange)} rows do not fit." if len(strange) else ""
+        " It does not fit: "
+        + "; ".join(
+            f"{r['version_num']} in {r['schema']}.{r['table']} is {r['position']}" for r in strange.to_dict("records")
+        )
+        + "."
+        if len(strange)
+        else ""
     )
     return Check(
         "version_rows",
@@ -282,6 +288,7 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
             f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty."
         )
     _require_same_database(diagnosis)
+    _require_known_rows(facts)
     blocked = _blocked(diagnosis)
     options = ways.ways_out(facts, blocked=blocked)
     by_itself = [c.option for c, _ in options if c.possible and _safe_by_itself(c.option, facts, blocked)]
@@ -302,6 +309,21 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
         next=_next(facts, chosen, diagnosis),
         warnings=_warnings(facts, diagnosis),
     )
+
+
+def _require_known_rows(facts: Facts) -> None:
+    """Which revision comes next is only known where every version row is: nothing is added beside a strange one."""
+    strange = {
+        row["version_num"]: row["position"]
+        for row in facts.version_rows.to_dict("records")
+        if row["position"] in ("unknown to the files", "an ancestor of another row")
+    }
+    if strange:
+        told = "; ".join(f"{row} is {position}" for row, position in strange.items())
+        raise Refused(
+            f"The version table {facts.table.schema}.{facts.table.name} does not fit the project's files: {told}. Nothing was changed. "
+            "Mend the version rows first (migration_conflict), then make a new plan."
+        )
 
 
 def _safe_by_itself(option: str, facts: Facts, blocked: str) -> bool:
