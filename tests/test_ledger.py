@@ -114,6 +114,80 @@ def test_a_schema_of_that_name_which_is_somebody_elses_is_foreign(conn: Connecti
     assert (ledger.last(conn, "mend"), ledger.anchor(conn, "mend", "theirs")) == (None, None)
 
 
+OURS = "create table mend.run (run_id text primary key, slug text not null, digest text not null unique, action text not null, started_at timestamptz not null default clock_timestamp(), finished_at timestamptz, outcome text not null default 'started', journal_length int4, journal_head text)"
+RUNS_AS_US = (
+    "create function mend.f() returns trigger language plpgsql as $$ begin create table public.pwned as select current_user as who; return new; end $$",
+    "create trigger t before insert on mend.run for each row execute function mend.f()",
+)
+
+
+@pytest.fixture
+def creator(conn: Connection, other_role: Callable[[str], None]) -> Callable[[str], None]:
+    """The other role, which may make schemas here."""
+    conn.exec_driver_sql(
+        "do $$ begin execute format('grant create on database %%I to curious', current_database()); end $$"
+    )
+    return other_role
+
+
+def test_a_ledger_that_another_role_made_beforehand_is_foreign_and_its_owner_named(
+    conn: Connection, creator: Callable[[str], None]
+) -> None:
+    for text in ("create schema mend", f"comment on schema mend is '{ledger.MARK}'", OURS):
+        creator(text)
+    creator("insert into mend.run (run_id, slug, digest, action) values ('theirs', 's', 'd', 'apply')")
+    assert ledger.state(conn, "mend") == "foreign"
+    assert "role curious" in ledger.why_foreign(conn, "mend")
+    assert (ledger.last(conn, "mend"), ledger.anchor(conn, "mend", "theirs")) == (None, None)
+    conn.exec_driver_sql("alter schema mend owner to current_user")
+    assert "its table run belongs to role curious" in ledger.why_foreign(conn, "mend")
+    conn.exec_driver_sql("alter table mend.run owner to current_user")
+    assert (ledger.state(conn, "mend"), ledger.why_foreign(conn, "mend")) == ("ours", "")
+
+
+def test_a_ledger_of_a_role_that_one_is_a_member_of_is_foreign(
+    conn: Connection, other_role: Callable[[str], None], database: str
+) -> None:
+    make(conn)
+    conn.exec_driver_sql("create role member in role curious")
+    conn.exec_driver_sql("grant all on schema public to member")
+    try:
+        conn.exec_driver_sql("alter schema mend owner to curious")
+        conn.exec_driver_sql("alter table mend.run owner to curious")
+        conn.exec_driver_sql("set role member")
+        assert ledger.state(conn, "mend") == "foreign"
+        conn.exec_driver_sql("set role curious")
+        assert ledger.state(conn, "mend") == "ours"
+    finally:
+        conn.exec_driver_sql("reset role")
+        conn.exec_driver_sql("drop owned by member")
+        conn.exec_driver_sql("drop role member")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        RUNS_AS_US,
+        ("alter table mend.run rename to other", "create view mend.run as select * from mend.other"),
+        ("create rule r as on insert to mend.run do also delete from mend.run",),
+        ("alter table mend.run enable row level security",),
+        ("alter table mend.run alter journal_head set default current_user",),
+        ("alter table mend.run add check (slug <> '')",),
+        ("alter table mend.run add column more int",),
+        ("create index on mend.run (lower(slug))",),
+        ("drop table mend.run",),
+    ],
+    ids=["trigger", "view", "rule", "rls", "default", "check", "column", "index", "gone"],
+)
+def test_a_ledger_that_is_not_as_it_was_made_is_foreign(conn: Connection, changed: tuple[str, ...]) -> None:
+    make(conn)
+    for text in changed:
+        conn.exec_driver_sql(text)
+    assert ledger.state(conn, "mend") == "foreign"
+    assert "its table run" in ledger.why_foreign(conn, "mend") or "has no table run" in ledger.why_foreign(conn, "mend")
+    assert ledger.last(conn, "mend") is None
+
+
 @pytest.mark.parametrize("schema", NAMES)
 def test_it_is_readable_by_its_owner_only(conn: Connection, other_role: Callable[[str], None], schema: str) -> None:
     make(conn, schema)

@@ -13,6 +13,13 @@ from typing import Any
 from psycopg import sql as pgsql
 from sqlalchemy import Connection
 
+from mend import queries
+
+# What the catalog says of the table below.
+_COLUMNS = (
+    "run_id text, slug text, digest text, action text, started_at timestamptz clock_timestamp(), finished_at timestamptz, "
+    "outcome text 'started'::text, journal_length int4, journal_head text"
+)
 MARK = "mend: undo data and applied plans; `mend runs` lists them"
 
 
@@ -54,13 +61,41 @@ def schema_statements(schema: str) -> tuple[str, ...]:
 
 
 def state(conn: Connection, schema: str) -> str:
-    """``absent``, ``ours`` or ``foreign`` (a schema of that name which mend did not make)."""
-    found = conn.exec_driver_sql(
-        "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = %s", (schema,)
-    ).fetchone()
-    if found is None:
-        return "absent"
-    return "ours" if str(found[0] or "").startswith("mend:") else "foreign"
+    """``absent``, ``ours`` or ``foreign``; see ``why_foreign``."""
+    found = _standing(conn, schema)
+    return "absent" if found is None else "foreign" if _objection(found) else "ours"
+
+
+def why_foreign(conn: Connection, schema: str) -> str:
+    """Why a schema of that name is not taken for mend's ledger, naming its owner; '' where it is, or there is none.
+
+    The rule: schema and table ``run`` belong to the current role or to a superuser, the comment is mend's, and the table is as
+    mend makes it, with no trigger, rule, policy, check or default of anybody else's.  Whoever owns a table decides what code runs as
+    those who write to it, so another role's ledger is refused, also where the current role is a member of that role: its other
+    members own it as much.  A team that shares a ledger shares the role that mend runs as (``options='-c role=...'``).
+    """
+    found = _standing(conn, schema)
+    return _objection(found) if found is not None else ""
+
+
+def _standing(conn: Connection, schema: str) -> Any:
+    """The one row of the question, or None where there is no such schema."""
+    found = list(queries.frame(conn, "execute/ledger", schema=schema).itertuples())
+    return found[0] if found else None
+
+
+def _objection(found: Any) -> str:
+    if not found.marked:
+        return f"it belongs to role {found.owner} and was not made by mend"
+    if not found.trusted:
+        return f"it belongs to role {found.owner}, which could make its table run code as you"
+    if not isinstance(found.table_owner, str):
+        return f"it belongs to role {found.owner} and has no table run"
+    if not found.table_trusted:
+        return f"its table run belongs to role {found.table_owner}, which could make it run code as you"
+    if not found.plain or found.columns != _COLUMNS:
+        return f"its table run, of role {found.table_owner}, is not as mend makes it"
+    return ""
 
 
 def last(conn: Connection, schema: str) -> Entry | None:
