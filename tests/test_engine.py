@@ -16,6 +16,7 @@ import pytest
 from fix_record import CLOSES, SLUG, Runbook
 from mend import archive, cells, engine, narrate
 from mend.errors import Interrupted, MendError, OutcomeUnknown, PlanIsStale
+from mend.stop import Stop
 
 RECORD = "import os\nfrom pathlib import Path\nfrom mend.archive import Record\nrecord = Record(Path(os.environ['MEND_RUN']))"
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -172,7 +173,7 @@ def _until(found: Callable[[], Any], *, seconds: float = 30) -> Any:
     return value
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_interrupts_the_cell_and_saves(runbook: Runbook, tmp_path: Path, number: signal.Signals) -> None:
     runbook(SLEEPS, "2")
     process, path = _start(tmp_path)
@@ -183,6 +184,16 @@ def test_a_signal_interrupts_the_cell_and_saves(runbook: Runbook, tmp_path: Path
     assert record.journal.of("cancelled"), "the cell could clean up"
     assert _states(record) == ["failed", "pending", "pending"]
     assert record.outcome == "interrupted"
+
+
+def test_nohup_stays_in_force() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("signals", [1, 2])

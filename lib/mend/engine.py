@@ -64,7 +64,7 @@ def execute(
 
     When this returns, the run is closed; its outcome is the record's.
 
-    Raises: the error that the run journaled; Interrupted after SIGINT or SIGTERM, or if the kernel died between two steps;
+    Raises: the error that the run journaled; Interrupted after a signal of `stop`, or if the kernel died between two steps;
     OutcomeUnknown if it died within one; MendError if the notebook broke off for a reason of its own.
     """
     template = parameters.notebook(slug)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
+_GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, the terminal of a session that was dropped
+documents = 0  # printed by this process: with --json it is exactly one a command
 
 
 def say(line: str) -> None:
@@ -31,13 +34,17 @@ def out(text: str) -> None:
     """A line of the answer.  A reader that has gone away (``mend runs | head -1``) changes nothing about the outcome."""
     try:
         print(_harmless(text), flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def document(content: dict[str, Any]) -> None:
     """The one JSON document of ``--json``, with its version."""
+    global documents
+    documents += 1
     out(json.dumps({"mend": 1} | content, indent=1, ensure_ascii=False, default=str))
 
 
@@ -57,7 +64,7 @@ def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def _progress(line: str, style: str) -> None:
     """A terminal gets colour; a log gets the plain line.  rich is loaded only for a terminal."""
     line = _harmless(line)
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on, or ends in order
         if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
             from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a notebook runs: the cell is interrupted, so that its statement is cancelled and the notebook saved.
+"""SIGINT, SIGTERM and SIGHUP while a notebook runs: the cell is interrupted, so that its statement is cancelled and the notebook saved.
 
 papermill alone dies of SIGTERM without a save, and PostgreSQL runs the statement to its end.
 """
@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 GRACE_S = 10.0  # then the kernel is killed; Kubernetes gives 30 s before it kills us
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the ssh session was dropped
 
 
 class Stop:
@@ -29,7 +29,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            heard = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]  # nohup
+            self._before = {number: signal.signal(number, self._on_signal) for number in heard}
         return self
 
     def __exit__(
