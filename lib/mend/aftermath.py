@@ -6,7 +6,8 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from mend import catalog, ledger, lineage, resolve
-from mend.errors import Refused
+from mend.archive import Record
+from mend.errors import RecordDamaged, Refused
 from mend.lineage import Applied
 from mend.plan import Expect, Plan
 from mend.target import Identity, Target
@@ -25,9 +26,10 @@ def outcomes(target: Target, applied: Applied) -> dict[int, resolve.Outcome]:
 def undo_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
     """The plan that takes back the steps that are done, last first.
 
-    Raises: Refused where it is another database, a step is half done or has no way back, or another undo was begun.
+    Raises: Refused where it is another database, a step is half done or has no way back, or another undo was begun; RecordDamaged.
     """
     _require_same_database(identity, applied.plan)
+    _require_as_remembered(target, applied)
     _require_no_other_undo(target, applied)
     found = outcomes(target, applied)
     if half := [n for n, outcome in found.items() if outcome.state == "partial"]:
@@ -64,9 +66,10 @@ def surprises(conn: Connection, plan: Plan) -> list[str]:
 def resumed_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
     """The plan that goes on where a run of it stopped; it may be an undo.
 
-    Raises: Refused where it is another database, an undo of it was begun, or another plan was applied since.
+    Raises: Refused where it is another database, an undo of it was begun, or another plan was applied since; RecordDamaged.
     """
     _require_same_database(identity, applied.plan)
+    _require_as_remembered(target, applied)
     _require_no_other_undo(target, applied)
     _require_no_later_run(target, applied)
     return applied.plan
@@ -75,6 +78,29 @@ def resumed_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
 def _require_same_database(identity: Identity, plan: Plan) -> None:
     if plan.target != identity.key():
         raise Refused(f"That run was applied to another database ({plan.target}). Nothing was changed.")
+
+
+def _require_as_remembered(target: Target, applied: Applied) -> None:
+    """The target remembers each run's plan and journal where an editor of the files cannot reach; what it remembers must agree."""
+    runs = [record for one in (applied, applied.undoes) if one for record in one.runs]
+    with target.reading() as conn:
+        for record in runs:
+            if why := _disagreement(conn, target.settings.schema_name, record):
+                raise RecordDamaged(
+                    f"The record of run {record.run_id} was edited: {why}. Nothing was changed. Put the record back as it was.",
+                    verdict="edited",
+                )
+
+
+def _disagreement(conn: Connection, schema: str, record: Record) -> str:
+    events = record.journal.events()
+    said = next((str(event.payload.get("digest")) for event in reversed(events) if event.kind == "apply_started"), "")
+    remembered, anchor = ledger.digest(conn, schema, record.run_id), ledger.anchor(conn, schema, record.run_id)
+    if remembered is not None and remembered != said:
+        return f"its journal says that plan {said} was applied, the target remembers {remembered}"
+    if anchor and (len(events) < anchor[0] or events[anchor[0] - 1].hash != anchor[1]):
+        return "its journal is not the one that the target remembers"
+    return ""
 
 
 def _require_no_other_undo(target: Target, applied: Applied) -> None:

@@ -116,6 +116,20 @@ def _summary_verdict(folder: Path, kept: Mapping[str, Any]) -> tuple[State, str]
     return "whole", ""
 
 
+def went_on(folder: Path) -> bool:
+    """Whether the journal goes on after it was sealed, and nothing before was changed: a run in JupyterLab that then died.
+
+    Raises: RecordDamaged where the journal does not hold together.
+    """
+    events = _events(folder)
+    try:
+        kept = _kept(folder)["journal"]
+        length, head = int(kept["length"]), str(kept["head"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return 0 < length < len(events) and events[length - 1].hash == head
+
+
 def _is_cut(path: Path) -> bool:
     """Whether a file of ours lacks its end."""
     ends = {".html": b"</html>", ".jsonl": b"}"}

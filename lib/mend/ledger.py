@@ -133,6 +133,15 @@ def end_run(schema: str, *, run_id: str, outcome: str, length: int, head: str) -
     }
 
 
+def digest(conn: Connection, schema: str, run_id: str) -> str | None:
+    """The digest of the plan that a run consumed, as the target remembers it; None where it knows nothing of the run."""
+    if state(conn, schema) != "ours":
+        return None
+    text = pgsql.SQL("select digest from {0}.run where run_id = %s").format(_name(schema))
+    row = conn.exec_driver_sql(text.as_string(None), (run_id,)).fetchone()
+    return str(row[0]).partition(":")[0] if row else None
+
+
 def anchor(conn: Connection, schema: str, run_id: str) -> tuple[int, str] | None:
     """(journal length, journal head) as the target remembers them, or None."""
     if state(conn, schema) != "ours":

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mend import archive
+from mend import archive, integrity
 from mend.archive import Record
 from mend.errors import RecordDamaged, Refused
 from mend.journal import Event
 from mend.plan import Plan
 
 BEFORE, AFTER = "catalog-before.json", "catalog-after.json"
+_TOLD = ("planned", "apply_started")  # the events that name a plan's digest
 _COLUMNS = ["kind", "identity", "definition"]
 
 
@@ -101,9 +102,35 @@ def _application(record: Record) -> Applied:
     plan = first.plan()
     if plan is None:
         raise RecordDamaged(f"Run {first.run_id} has no plan.json. Nothing was changed.")
+    runs = (first, *_resumes(first))
+    for run in runs:
+        _require_sound(run)
+    _require_applied(first, plan)
     opened = first.opened
     undoes = _application(archive.find(opened["of"])) if opened.get("action") == "undo" else None
-    return Applied((first, *_resumes(first)), plan, undoes)
+    return Applied(runs, plan, undoes)
+
+
+def _require_sound(record: Record) -> None:
+    """What a record says is acted upon only where it is as mend left it; a run that died before it was sealed is."""
+    verdict = archive.verify(record)
+    if verdict.state not in ("whole", "unfinished") and not integrity.went_on(record.path):
+        raise RecordDamaged(
+            f"The record of run {record.run_id} is {verdict.state}: {verdict.why}. Nothing was changed. Put the record back as it was, "
+            "or make a new plan: it reads the database itself.",
+            verdict=verdict.state,
+        )
+
+
+def _require_applied(first: Record, plan: Plan) -> None:
+    """The plan that lies in the record must be the one that was planned and sent, by the journal, whose events hold one another."""
+    said = {kind: [str(event.payload.get("digest")) for event in first.journal.of(kind)] for kind in _TOLD}
+    if any(digests and plan.digest() != digests[-1] for digests in said.values()):
+        raise RecordDamaged(
+            f"{first.path / integrity.PLAN} is not the plan that run {first.run_id} applied: its digest is {plan.digest()}, the journal says "
+            f"{', '.join(sorted({d for digests in said.values() for d in digests}))}. Nothing was changed. Put plan.json back as it was.",
+            verdict="edited",
+        )
 
 
 def _first(record: Record) -> Record | None:
