@@ -112,6 +112,8 @@ BAD = [
     (["triage"], 1, "Nothing to look at"),
     (["triage", "--error-file", "nowhere.txt"], 1, "nowhere.txt cannot be read"),
     (["triage", "--error", "x", "--error-file", "-"], 1, "both given"),
+    (["triage", "x"], 1, "give - to read one from stdin"),
+    (["triage", "-", "--error-file", "x"], 1, "both given"),
     (["triage", "-t", "production"], 1, "No target is called"),
     (["triage", "--error", "x", "-a", "nowhere.ini"], 1, "nowhere.ini"),
     (["lab", "start", "nonsense"], 1, "The lab has no incident 'nonsense'"),
@@ -130,6 +132,42 @@ def test_bad_input_gets_one_paragraph_and_leaves_no_record(
     assert says in message
     assert "s3cret" not in done.stdout + done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (["plan", "failed_migratoin"], 1, "InvalidParameter"),
+        (["plan", "failed_migration", "-t", "production"], 1, "TargetUnknown"),
+        (["undo", "000000"], 1, "RunNotFound"),
+        (["plan"], 1, "Usage"),
+        (["show", "x", "--nonsense"], 1, "Usage"),
+    ],
+    ids=str,
+)
+def test_an_error_before_a_run_is_one_document_too(arguments: list[str], code: int, kind: str, tmp_path: Path) -> None:
+    done = mend(*arguments, "--json", cwd=tmp_path)
+    said = document(done)
+    assert (done.returncode, set(said), said["error"]["kind"]) == (code, {"mend", "error"}, kind)
+    assert done.stderr == f"mend: {said['error']['message']}\n"
+
+
+@pytest.mark.parametrize("group", [[], ["lab"]], ids=str)
+def test_a_command_alone_prints_its_help(group: list[str]) -> None:
+    done = mend(*group)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == mend(*group, "--help").stdout.strip()
+
+
+def test_a_locale_without_our_characters_is_no_obstacle() -> None:
+    done = mend(
+        "triage", "--error", "ERROR:  deadlock detected … naïve", env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 2, done.stderr
+    done = mend("plan", "naïve…", env=os.environ | {"PYTHONIOENCODING": "ascii:strict"})
+    assert "\\u2026" in refusal(done, 1)
+    done = mend("plan", "naïve…", "--json", env=os.environ | {"PYTHONIOENCODING": "ascii:strict"})
+    assert "u2026" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -299,6 +337,7 @@ def test_triage_reads_a_text_a_file_and_stdin_alike(tmp_path: Path) -> None:
         mend("triage", "--error-file", str(tmp_path / "log"), "--json"),
         mend("triage", "--error-file", str(tmp_path / "utf16"), "--json"),
         mend("triage", "--error-file", "-", "--json", input=text),
+        mend("triage", "-", "--json", input=text),
     ]
     assert {done.returncode for done in answers} == {2}
     assert len({done.stdout for done in answers}) == 1
@@ -370,6 +409,7 @@ def test_an_incident_is_planned_applied_verified_and_undone(planned: Any) -> Non
 
     run_id, digest = plan["run_id"], plan["plan"]["digest"]
     assert "is not approved" in refusal(mend("apply", run_id), 3)
+    assert document(mend("apply", run_id, "--json"))["error"]["kind"] == "NotApproved"
     assert "is of another plan" in refusal(mend("apply", run_id, "--approve", "0123456789abcdef"), 3)
     assert "its own parameters" in refusal(mend("apply", run_id, "-p", "option", "stamp", "--approve", digest), 1)
     assert "applied nothing" in refusal(mend("undo", run_id), 3)
@@ -408,6 +448,8 @@ def test_applying_a_slug_needs_an_approval_and_auto_approve_is_one(incident: Any
     done = mend("apply", "failed_migration", *values)
     assert done.returncode == 3
     assert "is not approved" in done.stderr
+    done = mend("apply", "failed_migration", *values, "--json")
+    assert (done.returncode, document(done)["outcome"]) == (3, "planned"), "one document, of the plan that waits"
     done = mend("apply", "failed_migration", *values, "--auto-approve", "--json")
     assert done.returncode == 0, done.stderr
     assert document(done)["outcome"] == "completed"

@@ -118,6 +118,10 @@ def test_a_plan_shows_what_will_run_and_how_back() -> None:
         assert part in shown.html
     assert plan.digest() in shown.text
     assert "update alembic_version" in shown.text
+    option = plan.options[0]
+    assert f"costs: {option.costs}" in shown.text
+    assert all(f"why not: {o.why_not}" in shown.text for o in plan.options if not o.possible)
+    assert "-- taken back by:\n        create index ix on public.orders (id);" in shown.text
 
 
 def test_a_plan_without_steps_offers_no_digest() -> None:
@@ -126,6 +130,24 @@ def test_a_plan_without_steps_offers_no_digest() -> None:
     assert plan.digest() not in shown.html
     assert "No step is needed." in shown.html
     assert "alembic upgrade head" in shown.html
+
+
+def test_plain_text_fits_and_loses_no_word() -> None:
+    words = " ".join(f"word{n}" for n in range(30))
+    rows = [
+        {
+            "index": 1,
+            "objects": "index public.ix_orders_status_placed_at",
+            "state": "DIFFERENT",
+            "detail": f"{words} INVALID",
+        },
+        {"index": 2, "objects": "x" * 130, "state": "DONE", "detail": "one\ntwo"},
+    ]
+    text = show.operations(rows).text
+    assert max(map(len, text.splitlines())) <= 100
+    assert set(f"{words} INVALID DIFFERENT one two".split()) <= set(text.split())
+    assert text.count("x") == 130 + 3, "index, index, ix"
+    assert text.splitlines()[0].split() == ["index", "objects", "state", "detail"]
 
 
 def test_undo_tells_the_command_and_what_is_lost() -> None:

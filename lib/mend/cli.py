@@ -97,6 +97,7 @@ def list_(json: Json = False) -> int:
 
 @app.command()
 def triage(
+    text: Annotated[str, typer.Argument(metavar="[-]", help="- reads the error text from stdin.")] = "",
     target: TargetName = "",
     alembic_ini: Ini = None,
     error: Annotated[str, typer.Option("--error", metavar="TEXT", help="The error text itself.")] = "",
@@ -112,7 +113,11 @@ def triage(
     """
     from mend import commands
 
-    return commands.triage(target, alembic_ini, text=error, file=error_file, json=json)
+    if text not in ("", "-"):
+        raise typer.BadParameter(f"{text!r} is no error text; give - to read one from stdin, or --error TEXT")
+    if text and error_file:
+        raise typer.BadParameter("- and --error-file were both given; give one")
+    return commands.triage(target, alembic_ini, text=error, file=error_file or text, json=json)
 
 
 @app.command()

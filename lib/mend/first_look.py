@@ -31,9 +31,7 @@ class Look:
         columns = ("failure mode", "confidence", "evidence")
         none = [] if rows else [markup.paragraph("Unknown: nothing here is a failure mode that mend knows.")]
         notes = [markup.box("warn", [markup.paragraph(note)]) for note in self.answer.could_not_check]
-        text = "\n".join(
-            [markup.plain_table(columns, rows, width=100) if rows else "unknown", *self.answer.could_not_check]
-        )
+        text = "\n".join([markup.plain_table(columns, rows) if rows else "unknown", *self.answer.could_not_check])
         return markup.shown([markup.table(columns, rows), *none, *notes], text)
 
     def commands(self) -> Shown:
@@ -41,7 +39,7 @@ class Look:
         rows = [{"failure mode": f.slug, "next": f.command} for f in self.answer.findings]
         return markup.shown(
             [markup.table(("failure mode", "next"), rows)],
-            markup.plain_table(("failure mode", "next"), rows, width=200),
+            markup.plain_table(("failure mode", "next"), rows),
         )
 
 

@@ -6,13 +6,17 @@ import functools
 import html
 import importlib.resources
 import math
+import os
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 ROWS = 20  # more are counted, not shown: a record is no place for a table's content
 _LONGEST = 400  # characters of one value
+_COLUMNS = 100  # of a table in a log or a file
 _CODE_COLUMNS = {
     "sql",
     "definition",
@@ -163,13 +167,41 @@ def facts(pairs: Mapping[str, str]) -> str:
     )
 
 
-def plain_table(
-    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, total: int | None = None, width: int = 44
-) -> str:
-    """The same as aligned text."""
+def plain_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, total: int | None = None) -> str:
+    """The same as aligned text; a cell too long for the width goes on below, and nothing is cut off."""
     lines = [[c.replace("_", " ") for c in columns]]
-    lines += [[textwrap.shorten(value(row.get(c)), width, placeholder="…") for c in columns] for row in rows[:ROWS]]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
-    text = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    lines += [[value(row.get(c)) for c in columns] for row in rows[:ROWS]]
+    widths = _widths(lines, _width() - 2 * (len(columns) - 1))
+    text = "\n".join(_wrapped(line, widths) for line in lines)
     count = len(rows) if total is None else total
     return text + (f"\nand {count - ROWS:,} more" if count > ROWS else "")
+
+
+def _width() -> int:
+    """Of the terminal that is written to; 100 where there is none."""
+    try:
+        return max(80, os.get_terminal_size(sys.stdout.fileno()).columns)
+    except (OSError, ValueError, AttributeError):  # no terminal, or a stream that is none of the system's
+        return _COLUMNS
+
+
+def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int]:
+    """What each column gets: all that it needs, or an equal share of what the others leave."""
+    needed = [
+        max(len(part) for cell in column for part in [*cell.splitlines(), ""]) for column in zip(*lines, strict=True)
+    ]
+    given: dict[int, int] = {}
+    for n in sorted(range(len(needed)), key=needed.__getitem__):
+        given[n] = min(needed[n], max(8, (room - sum(given.values())) // (len(needed) - len(given))))
+    return [given[n] for n in range(len(needed))]
+
+
+def _wrapped(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        [piece for part in cell.splitlines() for piece in textwrap.wrap(part, max(width, 1)) or [""]]
+        for cell, width in zip(line, widths, strict=True)
+    ]
+    return "\n".join(
+        "  ".join(piece.ljust(width) for piece, width in zip(pieces, widths, strict=True)).rstrip()
+        for pieces in zip_longest(*cells, fillvalue="")
+    )

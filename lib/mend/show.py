@@ -54,7 +54,7 @@ def parameters(declared: Iterable[Parameter], values: Mapping[str, Any]) -> Show
         {"parameter": p.name, "value": _literal(values.get(p.name, p.default)), "meaning": p.help} for p in declared
     ]
     columns = ("parameter", "value", "meaning")
-    return shown([table(columns, rows)], plain_table(columns, rows, width=70))
+    return shown([table(columns, rows)], plain_table(columns, rows))
 
 
 def _literal(raw: Any) -> str:
@@ -97,7 +97,7 @@ def verdicts(diagnosis: Diagnosis | Sequence[Mapping[str, Any]]) -> Shown:
         for r in records
     ]
     columns = ("verdict", "question", "answer")
-    return shown([table(columns, rows)], plain_table(columns, rows, width=90))
+    return shown([table(columns, rows)], plain_table(columns, rows))
 
 
 def operations(rows: Any) -> Shown:
@@ -157,16 +157,13 @@ def _digest(made: Plan) -> str:
 
 
 def _step(n: int, step: Step) -> str:
-    locks = ", ".join(
-        f"{lock.mode} on {lock.relation}" + (f" ({lock.note})" if lock.note else "") for lock in step.locks
-    )
     back = "".join(sql(s.sql()) if s.statements else paragraph(s.says) for s in step.undo)
     return "".join([
         f'<div class="mend-step"><p class="mend-says">Step {n + 1}. {escape(step.says)}</p>',
         sql(step.sql()) if step.statements else "",
         diff(str(step.arguments["diff"])) if "diff" in step.arguments else "",
         facts({
-            "locks": locks or "none",
+            "locks": _locks(step) or "none",
             "in a transaction": "yes" if step.transactional else "no",
             "rewrites the table": {True: "yes", None: "unknown"}.get(step.rewrite, "no"),
             "rows": "" if step.rows_expected is None else f"{step.rows_expected:,}",
@@ -178,31 +175,47 @@ def _step(n: int, step: Step) -> str:
     ])  # fmt: skip
 
 
+def _locks(step: Step) -> str:
+    return ", ".join(
+        f"{lock.mode} on {lock.relation}" + (f" ({lock.note})" if lock.note else "") for lock in step.locks
+    )
+
+
 def _terms(step: Step) -> str:
     """Locks, transaction, rewrite, rows and time of a step, in one line."""
-    locks = ", ".join(f"{lock.mode} on {lock.relation}" for lock in step.locks) or "none"
+    locks = _locks(step) or "none"
     rewrite = {True: "; rewrites the table", None: "; it is not known whether it rewrites the table"}.get(
         step.rewrite, ""
     )
     rows = f"; about {step.rows_expected:,} rows" if step.rows_expected is not None else ""
     takes = f"; about {step.estimated_s:g} s" if step.estimated_s is not None else ""
-    back = "; taken back by mend undo" if step.undo else ""
-    return f"-- locks: {locks}; {'one transaction' if step.transactional else 'no transaction'}{rewrite}{rows}{takes}{back}"
+    return f"-- locks: {locks}; {'one transaction' if step.transactional else 'no transaction'}{rewrite}{rows}{takes}"
 
 
 def _plan_text(made: Plan) -> str:
-    lines = [
-        f"option {o.option}: {o.says}"
-        + (" (chosen)" if o.option == made.chosen else f" (not possible: {o.why_not})" if not o.possible else "")
-        for o in made.options
-    ]
+    lines = [line for o in made.options for line in _option_text(o, made.chosen)]
     for n, step in enumerate(made.steps):
         lines += [f"step {n + 1}: {step.says}", *("    " + line for line in step.sql().splitlines())]
         lines += ["    " + line for line in str(step.arguments.get("diff", "")).splitlines()]
         lines.append(f"    {_terms(step)}")
+        lines += _back_text(step)
         lines += [f"    cannot be taken back: {step.irreversible}"] if step.irreversible else []
     lines += [f"warning: {warning}" for warning in made.warnings]
     return "\n".join([*lines, f"digest {made.digest()}" if made.steps else "no step is needed", made.next])
+
+
+def _option_text(o: Choice, chosen: str) -> list[str]:
+    word = " (chosen)" if o.option == chosen else "" if o.possible else " (not possible)"
+    more = f"costs: {o.costs}" if o.possible else f"why not: {o.why_not}"
+    return [f"option {o.option}{word}: {o.says}", *([f"    {more}"] if (o.costs if o.possible else o.why_not) else [])]
+
+
+def _back_text(step: Step) -> list[str]:
+    """The way back: the SQL of each undo step, or what it does where it has none."""
+    lines = [
+        line for back in step.undo for line in [*(back.sql().splitlines() if back.statements else [f"-- {back.says}"])]
+    ]
+    return ["    -- taken back by:", *("        " + line for line in lines)] if lines else []
 
 
 def undo(made: Plan, run_id: str = "") -> Shown:
