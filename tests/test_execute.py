@@ -16,7 +16,17 @@ import pytest
 from fix_runs import SLUG, Desk, Look, Ran, closing, meanwhile, options, until, verdict
 from fix_shop import Broken
 from mend import archive, execute, ledger, target
-from mend.errors import Interrupted, LockNotAcquired, PlanConsumed, PreconditionFailed, Refused, StepFailed, TooManyRows
+from mend.errors import (
+    Interrupted,
+    LockNotAcquired,
+    MendError,
+    OutcomeUnknown,
+    PlanConsumed,
+    PreconditionFailed,
+    Refused,
+    StepFailed,
+    TooManyRows,
+)
 from mend.execute import Writer
 from mend.journal import Journal
 from mend.locks import locks_of
@@ -313,7 +323,10 @@ def test_who_holds_the_table_of_an_index_that_is_to_go_is_seen(writer: Writer, d
     look.execute("create index ix on t (b)")
     told: list[str] = []
     step = sql("drop index public.ix", locks=locks_of("drop index public.ix"), retryable=False)
-    with look.holding("select * from t") as pid, pytest.raises(LockNotAcquired, match=f"pid {pid} .* holds AccessShareLock on table of public.ix"):
+    with (
+        look.holding("select * from t") as pid,
+        pytest.raises(LockNotAcquired, match=f"pid {pid} .* holds AccessShareLock on table of public.ix"),
+    ):
         execute.apply(Writer(**{**writer.__dict__, "progress": told.append}), plan_of(step))
     assert not [line for line in told if "could not be checked" in line]
 
@@ -515,6 +528,37 @@ def log_in(incident: Broken, name: str, monkeypatch: pytest.MonkeyPatch) -> Look
     for variable in (incident.parameters["target"].removeprefix("env:"), "SHOP_DATABASE_URL"):
         monkeypatch.setenv(variable, as_role(incident.url, name))
     return Look(incident.url)
+
+
+@pytest.mark.parametrize(
+    ("transactional", "error", "says"),
+    [
+        (
+            True,
+            StepFailed,
+            "It was rolled back.* Run as a role that may do this and from which row security hides nothing",
+        ),
+        (False, OutcomeUnknown, "It is not known whether it ran"),  # an update on its own leaves no trace to read
+    ],
+)
+def test_rows_that_a_policy_hides_stop_a_step_instead_of_being_left_out(
+    writer: Writer, database: str, role: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
+    transactional: bool, error: type[MendError], says: str,
+) -> None:  # fmt: skip
+    look, owner = Look(database), role("filtered")
+    look.execute(
+        f"do $$ begin execute format('grant create on database %I to {owner}', current_database()); end $$",
+        f"alter table t owner to {owner}",
+        "alter table t enable row level security",
+        "alter table t force row level security",
+        "create policy p on t using (a <= 2)",
+    )
+    monkeypatch.setenv("WRITER_URL", as_role(database, owner))
+    filtered = Writer(**{**writer.__dict__, "target": target.resolve("env:WRITER_URL")})
+    before = look.rows()
+    with pytest.raises(error, match=f"row-level security.*42501.*{says}"):
+        execute.apply(filtered, plan_of(sql("update t set b = 'q'", transactional=transactional)))
+    assert look.rows() == before
 
 
 READS = "grant select on all tables in schema public to {}"

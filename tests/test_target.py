@@ -510,6 +510,22 @@ def test_a_role_that_was_set_is_told_from_the_one_that_logged_in(
 # -- no connection -----------------------------------------------------------------------------------------------------
 
 
+def test_rows_that_a_policy_hides_fail_a_question_instead_of_being_left_out(
+    named: Named, database: str, role: Callable[..., str]
+) -> None:
+    owner = role("half_blind")
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as conn:
+        conn.execute(
+            "create table kept (a int); insert into kept values (1), (2); alter table kept enable row level security; "
+            "alter table kept force row level security; create policy p on kept using (a = 1); alter table kept owner to half_blind"
+        )
+    filtered = named(database.replace("postgres@", f"{owner}@", 1))
+    with pytest.raises(PrivilegeMissing, match="row-level security policy for table"), filtered.reading() as reads:
+        reads.exec_driver_sql("select count(*) from kept")
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as conn:
+        conn.execute("drop table kept")
+
+
 @pytest.fixture
 def asks_for_password(administrator: psycopg.Connection, role: Callable[..., str]) -> Iterator[str]:
     """A role that must give its password, ``hunter2 & co``; everybody else is trusted as before."""

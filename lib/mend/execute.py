@@ -205,6 +205,7 @@ def _transaction(conn: Connection, writer: Writer, *, idle_ms: int = _IDLE_TIMEO
         conn.exec_driver_sql(f"set local lock_timeout = {int(writer.lock_timeout_ms)}")
         conn.exec_driver_sql(f"set local statement_timeout = {int(writer.statement_timeout_ms)}")
         conn.exec_driver_sql(f"set local idle_in_transaction_session_timeout = {int(idle_ms)}")
+        conn.exec_driver_sql("set local row_security = off")  # a policy that would hide rows fails the step instead
         yield
     except BaseException:
         with suppress(SQLAlchemyError):  # the session may be gone; SQLAlchemy then refuses with an error of its own
@@ -321,6 +322,7 @@ def _run_alone(writer: Writer, n: int, step: Step) -> int:
         resolve.require(conn, step.before, f"Step {n + 1}")
         conn.exec_driver_sql("set lock_timeout = 0")
         conn.exec_driver_sql("set statement_timeout = 0")
+        conn.exec_driver_sql("set row_security = off")
         return sum(_send(conn, statement) for statement in step.statements)
 
 
@@ -447,6 +449,8 @@ def _failed(writer: Writer, n: int, step: Step, error: DBAPIError) -> MendError:
     further = (
         f"`mend resume {writer.run_id}` clears that and goes on, once the cause is mended."
         if outcome == "partial"
+        else "Run as a role that may do this and from which row security hides nothing, then make a new plan."
+        if code == "42501"
         else "Mend the cause, then make a new plan."
     )
     return StepFailed(f"{text} {state} Steps before it stand. {further}", step=n, sqlstate=code)
