@@ -203,6 +203,18 @@ def test_a_folder_for_records_that_cannot_be_written_is_said(
     )
 
 
+@pytest.mark.parametrize("arguments", [["lab", "start", "failed_migration"], ["demo"]], ids=" ".join)
+def test_a_home_that_cannot_be_written_is_said(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MEND_HOME", str(tmp_path / "file" / "home"))
+    done = mend(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Set MEND_HOME" in done.stderr
+    assert "Unexpected" not in done.stderr
+
+
 def test_debug_gives_the_traceback_wherever_it_stands() -> None:
     for arguments in (["--debug", "plan", "nonsense"], ["plan", "nonsense", "--debug"]):
         done = mend(*arguments)

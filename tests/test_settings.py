@@ -106,3 +106,12 @@ def test_home_is_the_named_one_else_the_platforms(toml: Path, monkeypatch: pytes
     monkeypatch.delenv("MEND_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(toml.parent / "data"))
     assert settings.home().name == "mend"
+
+
+def test_a_home_that_cannot_be_written_names_the_variable(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEND_HOME", str(toml.parent / "home"))
+    assert settings.made_home("lab").is_dir()
+    (toml.parent / "file").write_text("")
+    monkeypatch.setenv("MEND_HOME", str(toml.parent / "file" / "home"))
+    with pytest.raises(InvalidParameter, match=r"cannot be written: .*Set MEND_HOME"):
+        settings.made_home("lab")

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mend import locations, queries
+from mend import locations, parameters, queries
 from mend.errors import PrivilegeMissing, ProjectBroken, RevisionNotFound
 from mend.lint import lint_files
 from mend.project import Environment, Project, environment, find_python
@@ -127,7 +127,7 @@ class History:
         if not found:
             raise RevisionNotFound(
                 f"Revision {name!r} is not among the {len(self.revisions)} files of {self.alembic_ini}. Nothing was changed. "
-                "Check the id, or restore the file: `mend plan migration_conflict` looks for it in git."
+                f"Check the id, or restore the file from git ({parameters.pointer('migration_conflict')})."
             )
         return self.revisions[found]
 

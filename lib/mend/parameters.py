@@ -50,6 +50,11 @@ def slugs() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder().glob("*.ipynb") if path.stem not in NOT_MODES))
 
 
+def pointer(slug: str) -> str:
+    """How a message sends the reader to a failure mode: the command, or its name where there is no runbook for it yet."""
+    return f"`mend plan {slug}`" if slug in slugs() else f"{slug}; no runbook for it yet"
+
+
 def notebook(slug: str) -> Path:
     """The template of a runbook (or of triage).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,13 @@ class Kept:
             return None  # absent, cut off, or of another version of mend: it is made again
 
     def _write(self, content: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(f".{time.monotonic_ns()}.new")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(self.path)
-        for old in sorted(self.path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-CACHED]:
-            old.unlink(missing_ok=True)
+        with suppress(OSError):  # no room or no right: it is made again next time
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(self.path)
+            for old in sorted(self.path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-CACHED]:
+                old.unlink(missing_ok=True)
 
 
 def _file_digest(path: str) -> str:

@@ -129,7 +129,7 @@ class Scratch:
     def _private(self) -> Server:
         """The private server of this process: one process, one cluster, so that nobody's replay stops another's."""
         if self._server is None:
-            home = self._open.enter_context(_free_slot(settings.home() / "scratch", self._binaries.major))
+            home = self._open.enter_context(_free_slot(settings.made_home("scratch"), self._binaries.major))
             self._server = Server(home, self._binaries, detached=False)
             self._server.start()
             self._open.callback(self._server.stop)
@@ -235,7 +235,6 @@ def _run(command: list[str], place: Keywords, *, given: str = "", options: str =
 @contextmanager
 def _free_slot(root: Path, major: int) -> Iterator[Path]:
     """A cluster directory that no other process uses now; the kernel frees the lock of a dead one."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number in range(SLOTS):
         with (root / f"{major}-{number}.lock").open("w") as file:
             try:

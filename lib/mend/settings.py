@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tomllib
 from functools import cache
@@ -54,6 +55,24 @@ def home() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("mend")
+
+
+def made_home(name: str) -> Path:
+    """A folder of ``home()`` that can be written to, made if it is not there.
+
+    Raises: InvalidParameter naming MEND_HOME.
+    """
+    path = home() / name
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InvalidParameter(
+            f"{path} cannot be written: {error.strerror}. Nothing was changed. Set MEND_HOME to a folder that can; mend keeps "
+            "its practice database, its scratch servers and its caches there."
+        ) from error
+    return path
 
 
 def outputs() -> Path:

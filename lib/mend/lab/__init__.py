@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mend.server import Server
 
 DATABASE = "shop"
+_HOME = "lab"  # below settings.home()
 NOT_SCENARIOS = {"bench", "shop"}
 FEWEST_ROWS, MOST_ROWS = 100, 20_000_000
 
@@ -80,8 +81,7 @@ def start(
             f"The lab makes {FEWEST_ROWS:,} to {MOST_ROWS:,} orders, not {rows:,}. Nothing was changed. "
             "Give another number of rows."
         )
-    home = _home()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home = settings.made_home(_HOME)
     with _locked(home):
         (home / "lab.json").unlink(missing_ok=True)
         server = _server()
@@ -122,7 +122,7 @@ def current() -> Incident | None:
     try:
         kept = json.loads(path.read_text())
         return Incident(**{**kept, "alembic_ini": Path(kept["alembic_ini"]), "error_file": Path(kept["error_file"])})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as exc:
         raise LabFailed(
@@ -179,7 +179,7 @@ def reset() -> None:
 
 
 def _home() -> Path:
-    return settings.home() / "lab"
+    return settings.home() / _HOME
 
 
 def _server() -> Server:
