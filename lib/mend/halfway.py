@@ -26,6 +26,7 @@ from mend.steps import Facets, Keeper
 from mend.target import Identity
 from mend.versions import VersionTable
 
+_UNREADABLE = ("syntax error", "not UTF-8", "merge conflict", "cannot be read")
 OPERATIONS = ["revision", "index", "operation", "objects", "state", "detail"]
 _PATH_ENTRY = re.compile(r'"(?:[^"]|"")+"|[^",\s]+')
 NOTHING = Replay("history", "", None, (), (), None, True, True, (), "", 0.0)
@@ -175,7 +176,7 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
     """
     said = said_of_rows(data_operations)
     past = history.read(project.alembic_ini, python=project.python)
-    if unreadable := [one for one in past.broken if not one.id or "Error" in one.problem]:
+    if unreadable := [one for one in past.broken if one.problem.startswith(_UNREADABLE)]:
         raise ProjectBroken(
             f"{unreadable[0].path}: {unreadable[0].problem}. Nothing was changed. Repair the file and run again."
         )
