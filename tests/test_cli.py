@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from mend import cli, commands, errors
+from mend import cli, commands, errors, screen
 from mend.lab.shop import plain
 
 Done = subprocess.CompletedProcess[str]
@@ -265,6 +265,17 @@ def test_what_a_log_says_cannot_steer_the_terminal() -> None:
     done = mend("triage", "--error", 'ERROR:  constraint "\x1b[2Jx\x9b" for relation "t" already exists')
     assert done.returncode == 2
     assert not set(done.stdout) & {"\x1b", "\x9b"}
+
+
+def test_a_next_command_works_as_printed_where_mend_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(sys, "argv", [".venv/bin/mend", "demo"])
+    assert screen.command("mend undo x") == ".venv/bin/mend undo x"
+    assert screen.command("(no runbook yet)") == "(no runbook yet)"
+    monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py"])
+    assert screen.command("mend undo x") == f"{sys.executable} -m mend undo x"
+    monkeypatch.setattr(screen.shutil, "which", lambda _name: "/usr/bin/mend")
+    assert screen.command("mend undo x") == "mend undo x"
 
 
 def test_pairs_of_words_reach_the_runbook_whole() -> None:

@@ -60,6 +60,15 @@ def test_a_run_ends_with_every_cell_completed(runbook: Runbook) -> None:
     assert sorted(p.name for p in record.path.iterdir()) == ["journal.jsonl", "notebook.ipynb"]
 
 
+@pytest.mark.parametrize("source", ["1", "1 / 0"])
+def test_an_idle_kernel_ends_without_a_complaint(
+    runbook: Runbook, source: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runbook(source)
+    _run()
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
 def test_the_kernel_is_told_its_run_and_nothing_of_jupyterlab(
     runbook: Runbook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

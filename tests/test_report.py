@@ -86,7 +86,7 @@ def test_a_report_references_nothing(record: archive.Record) -> None:
     page = _page(record)
     assert_inert(page)
     assert "A plan waits for approval" in page
-    assert "1 index is left." in page
+    assert "<span>What is left? 1 index is left.</span>" in page
     assert f"mend apply {record.run_id} --approve {a_plan().digest()}" in page
 
 

@@ -69,9 +69,9 @@ def tell(record: Record, *, brief: bool = False, watched: bool = False) -> None:
         _tell_diagnosis(said | ({"checks": []} if watched else {}), plan)
     screen.out(f"record {record.path}")
     if said["outcome"] == "planned" and plan and plan.steps:
-        screen.out(f"next   mend apply {record.run_id} --approve {plan.digest()}")
+        screen.out("next   " + screen.command(f"mend apply {record.run_id} --approve {plan.digest()}"))
     elif said["outcome"] == "completed" and said["action"] in ("apply", "resume"):
-        screen.out(f"back   mend undo {record.run_id}")
+        screen.out("back   " + screen.command(f"mend undo {record.run_id}"))
 
 
 def _tell_diagnosis(said: dict[str, Any], plan: Plan | None) -> None:

@@ -35,6 +35,13 @@ class Kernel(AsyncKernelManager):
         """What to start."""
         return KernelSpec(argv=_ARGV, display_name="Python 3", language="python")
 
+    cut_off = False  # a cell was left before it had ended, so it may still run
+
+    async def _async_interrupt_kernel(self) -> None:
+        """jupyter_client interrupts every kernel that it shuts down; an idle one only complains of that on our stderr."""
+        if self.cut_off or not self.shutting_down:
+            await super()._async_interrupt_kernel()
+
 
 @contextmanager
 def kernel(environ: Mapping[str, str]) -> Iterator[Kernel]:

@@ -86,7 +86,7 @@ def _tell_findings(answer: Answer, *, text: bool, looked: bool) -> None:
         screen.out(f"{number}. {finding.slug}  ({finding.confidence:.0%})")
         for line in finding.evidence:
             screen.out(f"   - {line}")
-        screen.out(f"   next: {finding.command}")
+        screen.out(f"   next: {screen.command(finding.command)}")
     if not answer.findings:
         screen.out(_NOTHING[text, looked])
     for note in answer.could_not_check:
@@ -188,7 +188,7 @@ def _apply_run(planned: Record, *, approve: str, auto: bool, json: bool) -> int:
 
 
 def _not_approved(run_id: str, digest: str) -> str:
-    return f"The plan of run {run_id} is not approved. Nothing was changed. Review it, then: mend apply {run_id} --approve {digest}"
+    return f"The plan of run {run_id} is not approved. Nothing was changed. Review it, then: {screen.command(f'mend apply {run_id} --approve {digest}')}"
 
 
 def follow(run_id: str, action: Literal["undo", "resume"], *, json: bool) -> int:

@@ -45,9 +45,9 @@ def run(*, rows: int) -> int:
             raise VerificationFailed(
                 f"The record {verdict.run_id} is {verdict.state}: {verdict.why}. Only the lab was touched."
             )
-    screen.say("the lab's server runs on; `mend lab stop` stops it")
+    screen.say("the lab's server runs on; `" + screen.command("mend lab stop") + "` stops it")
     screen.heading(
-        f"Done in {time.monotonic() - began:.0f} s. The database is mended; `mend undo {applied.run_id}` would take it back. The report:"
+        f"Done in {time.monotonic() - began:.0f} s. The database is mended; `{screen.command(f'mend undo {applied.run_id}')}` would take it back. The report:"
     )
     screen.out(str(applied.path / "report.html"))
     return 0

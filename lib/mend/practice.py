@@ -31,7 +31,7 @@ def start(slug: str, scenario: str, *, rows: int, json: bool) -> int:
     screen.out(f"target       {incident.target}")
     screen.out(f"alembic.ini  {shlex.quote(str(incident.alembic_ini))}")
     screen.out(f"error        {shlex.quote(str(incident.error_file))}")
-    screen.out(f"next         {incident.next}")
+    screen.out(f"next         {screen.command(incident.next)}")
     return 0
 
 

@@ -6,7 +6,7 @@ The story is the executed notebook, rendered and sanitized; where there is none,
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from string import Template
@@ -81,16 +81,18 @@ def _one_line(summary: dict[str, Any]) -> str:
 def _glance(record: Record, summary: dict[str, Any], events: Sequence[Event]) -> str:
     """What was found, and the next command: what a reader in a hurry came for."""
     found = [check for check in account.checks(events) if check["verdict"] != "healthy"]
-    listed = "".join(
-        f"<li>{markup.badge(c['verdict'])} {escape(c['why'] if c['verdict'] == 'could_not_check' else c['says'])}</li>"
-        for c in found
-    )
+    listed = "".join(f"<li>{markup.badge(c['verdict'])} <span>{escape(_answered(c))}</span></li>" for c in found)
     command, words = _next(record.run_id, summary)
     done = _done(events)
     if not listed and not done and not command:
         return ""
     seen = f"<p><b>What was found</b></p><ul>{listed}</ul>" if listed else ""
     return f'<div class="page-glance mend">{seen}{done}{f"<p><b>{escape(words)}</b></p><pre>{escape(command)}</pre>" if command else ""}</div>'
+
+
+def _answered(check: Mapping[str, Any]) -> str:
+    """The question with its answer: "No" alone says nothing."""
+    return f"{check['question']} {check['why'] if check['verdict'] == 'could_not_check' else check['says']}"
 
 
 def _done(events: Sequence[Event]) -> str:

@@ -76,6 +76,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
             self.nb_man.cell_stopped(cell, error)
             return False
         except BaseException as error:
+            self.km.cut_off = True
             self.nb_man.cell_stopped(cell, error)
             raise
         self.nb_man.cell_complete(cell, index)
