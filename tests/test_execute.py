@@ -27,11 +27,11 @@ from mend.errors import (
     StepFailed,
     TooManyRows,
 )
-from mend.execute import Writer
 from mend.journal import Journal
 from mend.locks import locks_of
 from mend.plan import Expect, Lock, Plan, Statement, Step
 from mend.server import Server
+from mend.writer import Writer
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 

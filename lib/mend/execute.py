@@ -10,22 +10,18 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mend import files, ledger, locks, project_step, queries, resolve
+from mend import files, forecast, ledger, mishap, project_step, queries, resolve
 from mend.errors import (
     Interrupted,
-    LockNotAcquired,
     MendError,
-    OutcomeUnknown,
     PlanConsumed,
     PreconditionFailed,
-    PrivilegeMissing,
-    QueryFailed,
     Refused,
     StepFailed,
     TargetBusy,
@@ -33,41 +29,14 @@ from mend.errors import (
     from_driver,
     sqlstate,
 )
-from mend.journal import Journal
-from mend.plan import Lock, Plan, Statement, Step
-from mend.project import Project
-from mend.target import Identity, Target
+from mend.plan import Plan, Statement, Step
+from mend.writer import Writer
 
 ADVISORY_CLASS = 0x6D656E64  # "mend"
 _HOLD_WAIT_S = 5.0
 _RETRY_STATES = {"55P03", "40P01"}  # lock_not_available, deadlock_detected: nothing was done, asking again is safe
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _IDLE_TIMEOUT_MS = 60_000
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Writer:
-    """What every step needs: where to write, under which run, with which limits, and where to say so."""
-
-    target: Target
-    identity: Identity
-    run_id: str
-    journal: Journal
-    progress: Progress
-    lock_timeout_ms: int
-    statement_timeout_ms: int
-    project: Project | None = None
-
-    @property
-    def schema(self) -> str:
-        """The ledger's schema on the target."""
-        return self.target.settings.schema_name
-
-    def application_name(self, n: int) -> str:
-        """What the server shows for a step's session; a later run finds survivors by it."""
-        return f"mend:{self.run_id}:{n}"
 
 
 def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[int] = frozenset()) -> None:
@@ -86,9 +55,8 @@ def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[
                     _run(writer, n, step)
             outcome = "done"
         finally:
-            with suppress(
-                MendError, DBAPIError
-            ):  # the anchor is evidence, not the repair: its loss must not mask the step's error
+            # The anchor is evidence, not the repair: its loss must not mask the step's error.
+            with suppress(MendError, SQLAlchemyError):
                 _close_ledger(writer, outcome)
 
 
@@ -225,25 +193,25 @@ def _run(writer: Writer, n: int, step: Step) -> None:
     try:
         rows = _insist(writer, n, step)
     except DBAPIError as error:
-        raise _failed(writer, n, step, error) from error
+        raise mishap.failed(writer, n, step, error) from error
     except KeyboardInterrupt as interrupt:
-        raise _interrupted(writer, n, step) from interrupt
+        raise mishap.interrupted(writer, n, step) from interrupt
     except MendError as error:
-        raise _stopped(writer, n, step, error) from error
+        raise mishap.stopped(writer, n, step, error) from error
     writer.journal.append("step_done", {"step": n, "rows": rows, "seconds": round(time.monotonic() - started, 3)})
 
 
 def _insist(writer: Writer, n: int, step: Step) -> int:
     """Try a step; where a lock was not granted, nothing can have happened and the step allows it, give way and try again."""
     for attempt, wait_s in enumerate(_BACKOFF_S, start=1):
-        blockers = _forecast(writer, n, step)
+        blockers = forecast.forecast(writer, n, step)
         try:
             return _KINDS[step.kind](writer, n, step)
         except DBAPIError as error:
             if not step.retryable or sqlstate(error) not in _RETRY_STATES:
                 raise
         _back_off(writer, n, attempt, random.uniform(wait_s / 2, wait_s), blockers)
-    _forecast(writer, n, step)
+    forecast.forecast(writer, n, step)
     return _KINDS[step.kind](writer, n, step)
 
 
@@ -252,51 +220,9 @@ def _back_off(writer: Writer, n: int, attempt: int, wait_s: float, blockers: lis
         "step_retried", {"step": n, "attempt": attempt, "wait_s": round(wait_s, 2), "blockers": blockers}
     )
     writer.progress(
-        f"step {n + 1}: lock not granted within {writer.lock_timeout_ms} ms; {_named(blockers)}; trying again in {wait_s:.1f} s"
+        f"step {n + 1}: lock not granted within {writer.lock_timeout_ms} ms; {forecast.named(blockers)}; trying again in {wait_s:.1f} s"
     )
     time.sleep(wait_s)
-
-
-def _named(blockers: list[dict[str, Any]]) -> str:
-    """The blockers in words: who holds what, for how long."""
-    held = [b for b in blockers if b["granted"]]
-    return (
-        "; ".join(
-            f"pid {b['pid']} ({b['role']}, {b['state']}, open {b['open_s'] or 0:.0f} s) holds {b['held']} on {b['relation']}"
-            for b in held[:3]
-        )
-        or "no blocker is visible"
-    )
-
-
-def _forecast(writer: Writer, n: int, step: Step) -> list[dict[str, Any]]:
-    """Before asking for locks: who holds what conflicts, and how many sessions wait already."""
-    if blockers := _in_the_way(writer, step):
-        writer.journal.append("lock_forecast", {"step": n, "blockers": blockers})
-        writer.progress(
-            f"step {n + 1}: {_named(blockers)}; {sum(not b['granted'] for b in blockers)} sessions wait already"
-        )
-    return blockers
-
-
-def _in_the_way(writer: Writer, step: Step) -> list[dict[str, Any]]:
-    """Sessions that hold or await what conflicts with the step's locks.  That nobody can be asked about stops no repair: lock_timeout guards it."""
-    wanted = [lock for lock in step.locks if lock.relation != "?"]
-    if not wanted:
-        return []
-    try:
-        with writer.target.reading(writer.run_id) as conn:
-            return [row for lock in wanted for row in _blockers(conn, lock)]
-    except (QueryFailed, PrivilegeMissing) as error:
-        writer.progress(f"who is in the way could not be checked: {error.message}")
-        return []
-
-
-def _blockers(conn: Connection, lock: Lock) -> list[dict[str, Any]]:
-    name = lock.relation.removeprefix(locks.TABLE_OF)
-    frame = queries.frame(conn, "execute/blockers", relation=name, mode=lock.mode, of_index=name != lock.relation)
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return [{"relation": lock.relation, **{str(k): v for k, v in row.items()}} for row in rows]
 
 
 def _run_transaction(writer: Writer, n: int, step: Step) -> int:
@@ -429,79 +355,3 @@ def resume(writer: Writer, plan: Plan, found: Mapping[int, resolve.Outcome]) -> 
 
 def _restarted(step: Step) -> Step:
     return replace(step, statements=(*step.restart, *step.statements), before=())
-
-
-def _failed(writer: Writer, n: int, step: Step, error: DBAPIError) -> MendError:
-    """What a driver's error means for the step, journaled; the outcome is looked up where it is in doubt."""
-    code = sqlstate(error)
-    state, outcome = _state_after(writer, n, step)
-    said = writer.target.redact(str(error.orig).strip().splitlines()[0])
-    writer.journal.append("step_failed", {"step": n, "sqlstate": code, "message": said, "outcome": outcome})
-    text = f"Step {n + 1} ({step.says}) failed: {said}" + (f" (SQLSTATE {code})." if code else ".")
-    if outcome == "unknown":
-        return OutcomeUnknown(f"{text} {state} `mend resume {writer.run_id}` resolves it.", step=n, sqlstate=code)
-    if code == "55P03":
-        return LockNotAcquired(
-            f"{text} {state} {_named(_in_the_way(writer, step))}. End the blocker or wait, then make a new plan.",
-            step=n,
-            sqlstate=code,
-        )
-    further = (
-        f"`mend resume {writer.run_id}` clears that and goes on, once the cause is mended."
-        if outcome == "partial"
-        else "Run as a role that may do this and from which row security hides nothing, then make a new plan."
-        if code == "42501"
-        else "Mend the cause, then make a new plan."
-    )
-    return StepFailed(f"{text} {state} Steps before it stand. {further}", step=n, sqlstate=code)
-
-
-def _stopped(writer: Writer, n: int, step: Step, error: MendError) -> MendError:
-    """One of our own errors within a step, journaled; it speaks of the step alone, so what stands is added."""
-    nothing_sent = isinstance(error, PreconditionFailed | Refused)
-    state, outcome = (
-        ("", "unknown")
-        if isinstance(error, OutcomeUnknown)
-        else ("", "rolled_back")
-        if nothing_sent
-        else _state_after(writer, n, step)
-    )
-    writer.journal.append(
-        "step_failed",
-        {"step": n, "sqlstate": str(error.facts.get("sqlstate", "")), "message": error.message, "outcome": outcome},
-    )
-    if outcome == "unknown" and not isinstance(error, OutcomeUnknown):
-        return OutcomeUnknown(
-            f"Step {n + 1} ({step.says}) was cut off. {error.message} {state} `mend resume {writer.run_id}` resolves it.",
-            step=n,
-        )
-    if isinstance(error, StepFailed | OutcomeUnknown) or n == 0:
-        return error
-    return StepFailed(f"Step {n + 1} ({step.says}) could not be run. {error.message} Steps before it stand.", step=n)
-
-
-def _interrupted(writer: Writer, n: int, step: Step) -> MendError:
-    state, outcome = _state_after(writer, n, step)
-    writer.journal.append(
-        "step_failed", {"step": n, "sqlstate": "", "message": "interrupted by the operator", "outcome": outcome}
-    )
-    return Interrupted(
-        f"Step {n + 1} ({step.says}) was interrupted. {state} `mend resume {writer.run_id}` goes on from here.", step=n
-    )
-
-
-def _state_after(writer: Writer, n: int, step: Step) -> tuple[str, str]:
-    """(sentence, ``rolled_back`` | ``done`` | ``partial`` | ``unknown``) for a step that ended in an error."""
-    try:
-        resolve.await_survivors(writer.target, writer.application_name(n))
-        found = resolve.outcome(writer.target, n, step, writer.journal.events())
-    except OutcomeUnknown as error:
-        return error.message, "unknown"
-    except MendError:
-        return "Whether it took effect is not known: the server could not be asked.", "unknown"
-    sentence = {
-        "not_done": f"It was rolled back ({found.how}).",
-        "done": f"It took effect all the same ({found.how}).",
-        "partial": f"It left something behind: {found.how}.",
-    }[found.state]
-    return sentence, "rolled_back" if found.state == "not_done" else found.state

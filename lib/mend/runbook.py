@@ -36,6 +36,7 @@ from mend.errors import (
 from mend.markup import Shown
 from mend.plan import Plan
 from mend.project import Project, find_python
+from mend.writer import Writer
 
 
 class Form:
@@ -362,7 +363,7 @@ class Run:
             "approved", {"digest": plan.digest(), "approver": self.record.opened["who"]["os_user"], "how": how}
         )
         self._keep_catalog(lineage.BEFORE)
-        writer = execute.Writer(
+        writer = Writer(
             self.target,
             self.identity,
             self.run_id,
