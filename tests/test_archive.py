@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -272,6 +273,14 @@ SPELLINGS = [
     "connect(password='hunter2')",
     '\\"password=hunter2\\"',
     "password: ok12",
+    "create user u password 'hunter2'",
+    "ALTER ROLE u ENCRYPTED PASSWORD E'hunter2\\'s'",
+    "alter role u password $x$hunter2$x$",
+    "create user mapping for u server s options (user 'u', password 'hunter2')",
+    json.dumps("create role u\npassword\n'hunter2'"),
+    html.escape("create role u password 'hunter2'"),
+    "create role u <b>password</b> <i>&#39;hunter2&#39;</i>",
+    repr("create role \"u\" password 'hunter2'"),
 ]
 
 
@@ -306,6 +315,13 @@ HARMLESS = [
     "set password=$1",
     "set password=null",
     "create role x password=?",
+    "create role x password '***'",
+    "create role x password null",
+    "create role x password %(new)s",
+    "comment on column users.password is 'the hash'",
+    "alter table users add column password text default 'x'",
+    "insert into forms (label) values ('password'), ('name')",
+    "select concat('your password ', 'please')",
     "alter table users add column password text",
     "http://localhost:8888/a@b",
     "role ok12 may",

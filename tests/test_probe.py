@@ -132,6 +132,16 @@ def test_a_password_in_what_the_project_printed_is_not_shown(tmp_path: Path) -> 
     assert "hunter22" not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", ["raise RuntimeError('first line\\nhunter22')", "import os\nos._exit(3)"])
+def test_of_what_the_project_said_one_line_is_told(tmp_path: Path, end: str) -> None:
+    env = f"import sys\nprint('the password is hunter22', file=sys.stderr)\nprint('goodbye', file=sys.stderr, flush=True)\n{end}"
+    with pytest.raises(ProjectBroken) as caught:
+        project.environment(projects.project(tmp_path, {}, env=env))
+    assert "hunter22" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "RuntimeError: first line" in str(caught.value) or "printed last: goodbye" in str(caught.value)
+
+
 def test_a_project_that_hangs_is_ended_in_time(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(ProjectBroken, match="did not finish within 2 s"):

@@ -204,7 +204,8 @@ def seal(
     record.save(SUMMARY, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if leak:
         raise LeakFound(
-            f"{record.path / leak} holds a secret. The record was not archived. Remove the secret from the file and rotate it.",
+            f"{record.path / leak} holds a secret. The record was not archived. Rotate the secret, and let nothing of the folder out. "
+            "Where a revision sets a password in SQL, let it take that from its environment, then make a new plan.",
             file=leak,
         )
     return content

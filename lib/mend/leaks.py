@@ -1,6 +1,7 @@
 """Looks for secrets in the files of a record, in every spelling that JSON and HTML give them.
 
-Found are the secrets that are known (the target's password), the password of any address, and ``password=`` with a value.
+Found are the secrets that are known (the target's password), the password of any address, and ``password=`` with a value,
+and SQL's ``password '...'`` (CREATE ROLE, CREATE USER MAPPING).
 A secret that is also a plain word of the record (a password ``postgres``) is looked for only where it stands as a password.
 """
 
@@ -20,6 +21,12 @@ _HARMLESS = re.compile(
     r"\*+|x{3,}|…|\.{3}|null|none|true|false|not|:\w+|\$\d+|\$?\{.*|%.*|\?|[a-z_][\w.]*[(\[].*|self\.\w+|os\..*|settings\.\w+",
     re.IGNORECASE,
 )
+# CREATE ROLE .. PASSWORD '..', OPTIONS (password '..'): as SQL, within JSON (a quote or a line's end escaped), or coloured in HTML
+_IN_SQL = re.compile(
+    r"(?:(?<!\w)|(?<=\\[nrt]))password(?:\s|\\+[nrt]|<[^<>]*>)+(?:e|u&)?(?:\\*'(?P<secret>[^'\n]{1,500})'|\$(?P<tag>\w*)\$(?P<dollar>[^\n]{1,500}?)\$(?P=tag)\$)",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(r"[\s,;:()|.=]*|\*+|x{3,}|…|\.{3}|:\w+|%s|%\(\w+\)s|\$\d+|\{\w*\}|\?", re.IGNORECASE)
 
 
 def scan(folder: Path, *, secrets: Iterable[str], words: Collection[str] = ()) -> str:
@@ -57,7 +64,10 @@ def _spellings(secret: str) -> set[str]:
 
 def _stands_as_password(text: str) -> bool:
     found = [match["secret"] for pattern in (_ADDRESS, _KEYWORD) for match in pattern.finditer(text)]
-    return any(not _HARMLESS.fullmatch(secret) for secret in found)
+    in_sql = [(match["secret"] or match["dollar"]).rstrip("\\") for match in _IN_SQL.finditer(text)]
+    return any(not _HARMLESS.fullmatch(secret) for secret in found) or any(
+        not _PLACEHOLDER.fullmatch(secret) for secret in in_sql
+    )
 
 
 def _assigned(text: str, plain: Collection[str]) -> bool:

@@ -104,7 +104,7 @@ def environment(project: Project, *, timeout_s: float = 60) -> Environment:
     Environment; ``.unsent`` lists writes that env.py would have made on the way (they were not sent)
 
     Reads: the database that env.py names.  Writes: nothing: every session is read-only and no revision is run.
-    Raises: ProjectBroken with the last lines of what the project printed.
+    Raises: ProjectBroken with what it raised.
     """
     events = ask(project, {"action": "env", "settings": READ_ONLY}, timeout_s=timeout_s)
     told = one(events, "environment")
@@ -147,9 +147,7 @@ def ask(
             _end(child)
             _close(child)
         if not events or events[-1]["event"] not in ("done", "environment", "error"):
-            raise ProjectBroken(_died(project, child.returncode, in_time, timeout_s, _tail(printed)))
-        if events[-1]["event"] == "error":
-            events[-1]["printed"] = _tail(printed)
+            raise ProjectBroken(_died(project, child.returncode, in_time, timeout_s, _last_line(printed)))
         return events
 
 
@@ -161,15 +159,18 @@ def one(events: list[Event], kind: str) -> Event:
 
 
 def broken(error: Event) -> ProjectBroken | WrongDatabase:
-    """Our error for what the project raised, with the last lines that it printed."""
-    what = redact(f"{error['kind']}: {str(error['message']).strip()}")
+    """Our error for what the project raised, with no more of it than the first line.
+
+    What else it says or printed (SQL with its values, settings, a traceback) is not ours to keep in a record.
+    """
+    what = redact(f"{error['kind']}: {_first_line(str(error['message']))}")
     if error["refused"]:
         return WrongDatabase(
             f"{redact(str(error['message']))}. Nothing further was sent. Check the address that env.py uses."
         )
     return ProjectBroken(
         f"The project's own code failed: {what}. Nothing was changed. Make `alembic current` work with the same interpreter "
-        f"and environment variables, then run again. It printed last:\n{error['printed']}",
+        "and environment variables, then run again: it shows all that the project prints, which is not kept here.",
         kind=error["kind"], sqlstate=error["sqlstate"],
     )  # fmt: skip
 
@@ -225,11 +226,16 @@ def _close(child: subprocess.Popen[str]) -> None:
             pipe.close()  # type: ignore[union-attr]
 
 
-def _tail(printed: IO[bytes], lines: int = 15) -> str:
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _last_line(printed: IO[bytes]) -> str:
+    """The last thing that a child printed: of a traceback, what was raised."""
     printed.seek(0, os.SEEK_END)
     printed.seek(max(0, printed.tell() - 20_000))
-    text = printed.read().decode(errors="replace").strip()
-    return "\n".join(redact(text).splitlines()[-lines:]) or "(nothing)"
+    lines = printed.read().decode(errors="replace").strip().splitlines()
+    return redact(lines[-1].strip())[:500] if lines else "(nothing)"
 
 
 def _died(project: Project, code: int, in_time: bool, timeout_s: float, printed: str) -> str:
@@ -241,5 +247,5 @@ def _died(project: Project, code: int, in_time: bool, timeout_s: float, printed:
     )  # fmt: skip
     return (
         f"The project's interpreter {project.python} {what} while it ran {project.alembic_ini}. Nothing was changed. "
-        f"Name the interpreter of the project's virtual environment with --python or `python =` in mend.toml. It printed last:\n{printed}"
+        f"Name the interpreter of the project's virtual environment with --python or `python =` in mend.toml. It printed last: {printed}"
     )

@@ -12,15 +12,22 @@ from pathlib import Path
 # A password may hold an @: then it ends at the last one before the host's slash. One that holds a slash ends at the first @.
 _IN_ADDRESS = re.compile(r"(://[^\s:/@'\"]*:)([^\s/'\"]+|[^\s@'\"]+)(@)")
 _ASSIGNED = re.compile(r"(\b(?:ssl|pg)?password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s'\"&\\]|\\.)+)", re.IGNORECASE)
+# CREATE ROLE .. PASSWORD '..', OPTIONS (password '..'); a quote within is doubled, or escaped in an E''.
+_IN_SQL = re.compile(
+    r"(\bpassword\s+)(?:e'(?:[^'\\]|\\.|'')*'|(?:u&)?'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def redact(text: str) -> str:
-    """``text`` with the password of any address or keyword string replaced by ``***``.
+    """``text`` with the password of any address, keyword string or SQL replaced by ``***``.
 
     >>> redact("postgresql://ann:s3cret@db/shop and password=hunter2")
     'postgresql://ann:***@db/shop and password=***'
+    >>> redact("create role ann password 'it''s' login")
+    "create role ann password '***' login"
     """
-    return _ASSIGNED.sub(r"\1***", _IN_ADDRESS.sub(r"\1***\3", text))
+    return _IN_SQL.sub(r"\1'***'", _ASSIGNED.sub(r"\1***", _IN_ADDRESS.sub(r"\1***\3", text)))
 
 
 def passwords(conninfo: Mapping[str, str], *, also: str = "") -> tuple[str, ...]:
