@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from fix_record import CLOSES, SLUG, Runbook
+from jupyter_client.manager import AsyncKernelManager
 from mend import archive, cells, engine, narrate
 from mend.errors import Interrupted, MendError, OutcomeUnknown, PlanIsStale
 from mend.stop import Stop
@@ -61,12 +62,20 @@ def test_a_run_ends_with_every_cell_completed(runbook: Runbook) -> None:
 
 
 @pytest.mark.parametrize("source", ["1", "1 / 0"])
-def test_an_idle_kernel_ends_without_a_complaint(
-    runbook: Runbook, source: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_idle_kernel_is_not_interrupted(runbook: Runbook, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would say so on our stderr, if it has not quite come to rest."""
+    interrupted: list[cells.Kernel] = []
+
+    async def interrupt(kernel: cells.Kernel) -> None:
+        interrupted.append(kernel)
+
+    monkeypatch.setattr(AsyncKernelManager, "_async_interrupt_kernel", interrupt)
     runbook(source)
     _run()
-    assert "KeyboardInterrupt" not in capfd.readouterr().err
+    assert not interrupted
+    monkeypatch.setattr(cells.Kernel, "cut_off", True)
+    _run()
+    assert interrupted, "one that may still be at work is"
 
 
 def test_the_kernel_is_told_its_run_and_nothing_of_jupyterlab(
