@@ -300,19 +300,19 @@ def _choose(comparer: _Comparer, rows: set[str], revision: str) -> Found | None:
 
 
 def said_of_rows(data_operations: str) -> dict[int, str]:
-    """What the operator says of row changes: ``ran`` or ``not_run`` of all (key 0), or ``3=ran,5=not_run`` by operation.
+    """What the operator says of row changes: ``ran`` or ``not_run`` of all (key 0), or ``3:ran,5:not_run`` by operation.
 
     Raises: InvalidParameter.
 
-    >>> said_of_rows("ran"), said_of_rows("3=ran, 5=not_run")
+    >>> said_of_rows("ran"), said_of_rows("3:ran, 5:not_run")
     ({0: 'ran'}, {3: 'ran', 5: 'not_run'})
     """
     found = {}
     for part in filter(None, (piece.strip() for piece in data_operations.split(","))):
-        operation, _, word = part.rpartition("=")
+        operation, _, word = part.rpartition(":")
         if word not in ("ran", "not_run") or not (operation or "0").strip().isdigit():
             raise InvalidParameter(
-                f"data_operations is {data_operations!r}. Nothing was changed. Write ran, not_run, or one of them for each operation: 3=ran,5=not_run."
+                f"data_operations is {data_operations!r}. Nothing was changed. Write ran, not_run, or one of them for each operation: 3:ran,5:not_run."
             )
         found[int(operation or 0)] = word
     return found

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mend import halfway, patch, queries, violations, ways
+from mend import halfway, parameters, patch, queries, violations, ways
 from mend.diagnosis import Check, Diagnosis, Site, Verdict
 from mend.errors import InvalidParameter, MendError, Refused, WrongDatabase
 from mend.halfway import Facts
@@ -238,7 +238,7 @@ def _retry(site: Site, facts: Facts) -> Check:
 
 def _cause(site: Site, facts: Facts) -> Check:
     """Which rows stand in the way of what is missing?"""
-    columns = ["object", "says", "groups", "rows", "runbook"]
+    columns = ["object", "says", "groups", "rows", "failure_mode"]
     asks = partial(
         Check,
         name="cause",
@@ -263,7 +263,7 @@ def _cause(site: Site, facts: Facts) -> Check:
     first = frame.iloc[0]
     return asks(
         verdict="found",
-        says=f"{first['object']}: {first['says']}. Mend it first, with {first['runbook']}.",
+        says=f"{first['object']}: {first['says']}. Mend it first ({parameters.pointer(first['failure_mode'])}).",
         frame=frame,
         sql=sql,
     )
@@ -273,7 +273,13 @@ def _count(conn: Any, wanted: violations.Obstacle) -> dict[str, Any]:
     """How many groups stand in the way (at most LIMIT are looked for); values are not shown, they may be personal."""
     rows = conn.exec_driver_sql(wanted.sql.replace("%", "%%")).mappings().fetchall()
     total = sum(int(row["rows"]) for row in rows) if rows and "rows" in rows[0] else len(rows)
-    return {"object": wanted.identity, "says": wanted.says, "groups": len(rows), "rows": total, "runbook": wanted.slug}
+    return {
+        "object": wanted.identity,
+        "says": wanted.says,
+        "groups": len(rows),
+        "rows": total,
+        "failure_mode": wanted.slug,
+    }
 
 
 def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> Plan:
@@ -366,7 +372,7 @@ def _warnings(facts: Facts, diagnosis: Diagnosis) -> tuple[str, ...]:
     checks = (c for c in diagnosis.checks if c.verdict == "could_not_check")
     inferred = (
         f"Operation {one.statement.operation} ({one.statement.says}) changes rows, which nobody can see. It is taken to have run: {one.detail}. "
-        f"If that is not so, pass data_operations={one.statement.operation}=not_run"
+        f"If that is not so, pass data_operations={one.statement.operation}:not_run"
         for one in facts.seen
         if one.inferred
     )
