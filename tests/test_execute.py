@@ -738,7 +738,11 @@ def test_a_run_killed_at_any_event_is_gone_on_with_and_nothing_is_done_twice(
     assert look.version() == ["4d7f20c91be6"]
     assert look.rows() == {**rows, "public.alembic_version": look.rows()["public.alembic_version"]}
     assert verdict(resumed.run_id) == "whole"
-    assert verdict(killed) == "unfinished"
+    left = archive.find(killed)
+    assert (verdict(killed), left.journal.events()[-1].payload) == ("whole", {"by": resumed.run_id}), (
+        "sealed as it was left"
+    )
+    assert left.outcome in ("interrupted", "unknown")
     assert_each_step_took_effect_once(killed, resumed)
     assert desk.plan(incident).code == 0
 
