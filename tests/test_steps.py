@@ -550,6 +550,7 @@ TAKEN_BACK: dict[str, list[str]] = {
     "an index": ["create index users_zip on users (zip)"],
     "a widened type": ["alter table users alter column pay type bigint"],
     "several": ["create table a (id integer primary key)", "create unique index a_x on a (id)", "create table b (id integer primary key references a)", "alter table b add constraint k check (id > 0)"],
+    "a default, and a null": ["alter table pairs add column tier text default 'gold'", "update pairs set tier = null"],
     "a rename among others": ["alter table users rename column pay to wage", "alter table users add column tier text default 'x'", "alter table pairs rename to couples"],
     "a dropped default": ["alter table users alter column pay drop default"],
 }  # fmt: skip

@@ -109,7 +109,7 @@ def _told_apart(change: Change, keys: Mapping[str, tuple[str, ...]]) -> tuple[st
 
 
 def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...], content: Facets) -> Keeping:
-    """Keep the non-null values of a column (``public.t.c``) beside the primary key (quoted column names).
+    """Keep the values of a column (``public.t.c``) beside the primary key (quoted column names).
 
     ``change``: how the column came to be as it is; where it has a ``before``, the loss is one of type and not of the column.
     """
@@ -118,11 +118,12 @@ def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...
     types = {one: content.get(("column", f"{owner}.{one}"), "") for one in primary_key}
     keys = ", ".join(f"{_kept(one, types[one])} as {one}" for one in primary_key)
     same = " and ".join(f"{_kept(f't.{one}', types[one])} = k.{one}" for one in primary_key)
+    # Where the column comes back with a default, a null must be kept too: it would come back as the default.
+    filled = ("default", change.identity) in content and change.before is None
+    some = "" if filled else f" where {_kept(name, definition)} is not null"
     keep = (
         *_alone_with(owner, content),
-        Statement(
-            f"create table {place} as select {keys}, {_kept(name, definition)} as {name} from {owner} where {_kept(name, definition)} is not null"
-        ),
+        Statement(f"create table {place} as select {keys}, {_kept(name, definition)} as {name} from {owner}{some}"),
         _comment(place, change.identity),
     )
     value = _restored(f"k.{name}", definition)
