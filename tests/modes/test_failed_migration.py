@@ -105,7 +105,7 @@ def recorded(tmp_path: Path) -> Callable[..., Diagnosis]:
         facts = Facts(
             past=past, project=Project(ini, Path(sys.executable)), revision=past.get("b2"), table=VersionTable("public", "alembic_version", (version,)),
             version_rows=pd.DataFrame(), version_sql="", environment=HERE, replayed=more.get("replayed", made), seen=seen, operations=pd.DataFrame(),
-            live=now, keeper=steps.Keeper("mend", "k", {"public.t": ("id",)}), data_operations=more.get("data_operations", ""), sizes={},
+            live=now, keeper=steps.Keeper("mend", "k", {"public.t": ("id",)}), rows_said=more.get("data_operations", ""), sizes={},
         )  # fmt: skip
         checks = (
             Check("environment", "Does env.py lead here?", leads, "It leads to another." if leads != "healthy" else "", "", why="no answer" if leads == "could_not_check" else ""),
