@@ -319,8 +319,13 @@ def said_of_rows(data_operations: str) -> dict[int, str]:
 
 
 def _told(one: Seen, said: Mapping[int, str]) -> Seen:
-    """A row change that the catalog cannot show, with what the operator says of it; of an operation by number, that counts most."""
-    word = said.get(one.statement.operation) or (said.get(0) if one.ran is None else None)
+    """A row change that the catalog cannot show, with what the operator says of it.
+
+    Said of an operation by number, it counts most; said of all, it settles what is open and confirms what was concluded, but
+    does not contradict a conclusion.
+    """
+    of_all = said.get(0) if one.ran is None or (one.inferred and said.get(0) == "ran") else None
+    word = said.get(one.statement.operation) or of_all
     if one.state == "DATA" and word:
         return replace(one, ran=word == "ran", detail=f"the operator says: {word}", inferred=False)
     return one

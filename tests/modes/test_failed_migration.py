@@ -242,8 +242,11 @@ def test_rows_changed_in_a_column_that_was_there_cannot_be_taken_back_and_the_pl
     recorded: Callable[..., Diagnosis],
 ) -> None:
     plan = planned(recorded(did(COLUMN, "DONE"), rows_changed(False), did(CHECK, "NOT_DONE")))
-    assert "fill a" in plan.steps[-1].irreversible
-    assert not plan.steps[-1].reversible()
+    fills, checks = plan.steps
+    assert "UPDATE" in fills.sql()
+    assert "fill a" in fills.irreversible
+    assert not fills.reversible()
+    assert checks.reversible()
 
 
 def test_the_session_s_search_path_comes_along(recorded: Callable[..., Diagnosis]) -> None:
@@ -378,7 +381,10 @@ def test_a_revision_that_somebody_finished_by_hand_is_stamped_and_nothing_else(d
         "comment on column shipments.delivery_slot is 'Chosen by the customer at checkout'",
     )
     before = look.catalog()
-    ran = desk.plan(incident)
+    unasked = desk.plan(incident)
+    assert unasked.document["plan"]["chosen"] == "none", "that the row change ran is a conclusion; nobody said so"
+    assert "stamp: name it as option" in unasked.document["plan"]["next"]
+    ran = desk.plan(incident, data_operations="ran")
     assert ran.document["plan"]["chosen"] == "stamp"
     applied = desk.apply(ran)
     assert applied.code == 0, applied.err
