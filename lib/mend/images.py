@@ -1,0 +1,128 @@
+"""The SQL that gives rows back from their before-images, batch by batch, the last change first.  Pure texts.
+
+A row goes back only where it still is as the repair left it; where it is as it was before already, nothing is to do. Any other was changed
+since by somebody else: a conflict, which is noted beside its image and left alone.  A row that is locked is passed over until later.
+"""
+
+from __future__ import annotations
+
+from mend import kept
+from mend.act import literal
+from mend.batch import Job, keyed, unchanged
+
+BACK, SAME, CONFLICT = "restored", "as it was", "conflict"
+
+
+def opening(job: Job) -> tuple[str, ...]:
+    """DDL that the way back needs beside the images; harmless where it is there already."""
+    image = job.table("image")
+    return (
+        f"alter table {image} add column if not exists reason text",
+        f"create unique index if not exists image_{job.repair.job}_n on {image} (n)",
+        f"analyze {image}",
+    )
+
+
+def back(job: Job, *, above: str, upto: str) -> str:
+    """The statement of one batch: the images with ``above`` < n <= ``upto``.  Answers: rows found, given back, conflicts."""
+    return {"update": _updated, "delete": _deleted, "insert": _inserted}[job.repair.action](job, above, upto)
+
+
+def _piece(job: Job, above: str, upto: str) -> str:
+    """The images of a batch; of a row that was changed twice the last one, and the one before in a later batch."""
+    keys = ", ".join(f"i.{name}" for name in job.names("k"))
+    return (
+        f"with mend_piece as materialized (\n  select distinct on ({keys}) i.* from {job.table('image')} as i\n"
+        f"   where {_within(above, upto)} and i.state = ''\n   order by {keys}, i.n desc\n)"
+    )
+
+
+def _updated(job: Job, above: str, upto: str) -> str:
+    types = job.repair.columns
+    sets = ", ".join(f"{column} = {kept.as_restored(f'w.{name}', types[column])}" for name, column in job.images("o"))
+    ours, same = (" and ".join(unchanged(job, "p", letter)) for letter in "no")
+    act = f"update {job.whole} as t set {sets}\n    from mend_hit as w\n   where {_found(job)} and w.mend_ours and not w.mend_same\n  returning w.n"
+    state = f"case when d.n is not null then '{BACK}' when h.mend_same then '{SAME}' when not h.mend_ours then '{CONFLICT}' else '' end"
+    return _batch(job, above, upto, hit=f"({ours}) as mend_ours, ({same}) as mend_same", act=act, state=state)
+
+
+def _inserted(job: Job, above: str, upto: str) -> str:
+    ours = " and ".join(unchanged(job, "p", "n"))
+    free = " and ".join([f"({ours})", *job.repair.unreferenced])
+    act = (
+        f"delete from {job.whole} as t\n   using mend_hit as w\n   where {_found(job)} and w.mend_ours\n  returning w.n"
+    )
+    state = f"case when d.n is not null then '{BACK}' when not h.mend_ours then '{CONFLICT}' else '' end"
+    return _batch(job, above, upto, hit=f"({free}) as mend_ours", act=act, state=state)
+
+
+def _batch(job: Job, above: str, upto: str, *, hit: str, act: str, state: str) -> str:
+    strength = "update" if job.repair.locks_key else "no key update"
+    return (
+        f"{_piece(job, above, upto)}, mend_hit as materialized (\n"
+        f"  select p.*, h.* from mend_piece as p cross join lateral (\n"  # row by row along the key: no plan reads the whole table
+        f"    select t.ctid as mend_place, t.tableoid as mend_leaf, {hit}\n      from {job.whole} as t\n"
+        f"     where {' and '.join(keyed(job, 'p'))}\n       for {strength} of t skip locked) as h\n"
+        f"), mend_done as (\n  {act}\n), mend_noted as (\n"
+        f"  update {job.table('image')} as i set state = {state}, reason = case when {state} = '{CONFLICT}' then 'changed since' end\n"
+        f"    from mend_hit as h left join mend_done as d on d.n = h.n where i.n = h.n and {_within(above, upto)} returning i.state\n)\n{_counts('mend_hit')}"
+    )
+
+
+def _within(above: str, upto: str) -> str:
+    return f"i.n > {above} and i.n <= {upto}"
+
+
+def _found(job: Job) -> str:
+    return " and ".join(["t.ctid = w.mend_place", "t.tableoid = w.mend_leaf", *keyed(job, "w")])
+
+
+def _deleted(job: Job, above: str, upto: str) -> str:
+    types = job.repair.columns
+    columns = ", ".join(column for _, column in job.images("o"))
+    values = ", ".join(kept.as_restored(f"p.{name}", types[column]) for name, column in job.images("o"))
+    there = f"exists (select from {job.whole} as t where {' and '.join(keyed(job, 'p'))})"
+    return (
+        f"{_piece(job, above, upto)}, mend_hit as materialized (\n  select p.*, {there} as mend_there from mend_piece as p\n"
+        f"), mend_done as (\n  insert into {job.repair.table} ({columns}) overriding system value\n"
+        f"  select {values} from mend_hit as p where not p.mend_there\n"
+        f"), mend_noted as (\n  update {job.table('image')} as i set state = case when h.mend_there then '{CONFLICT}' else '{BACK}' end,\n"
+        f"         reason = case when h.mend_there then 'a row with its key is there' end\n"
+        f"    from mend_hit as h where i.n = h.n and {_within(above, upto)} returning i.state\n)\n{_counts('mend_hit')}"
+    )
+
+
+def _counts(hit: str) -> str:
+    counted = f"(select count(*) filter (where state = '{BACK}'), count(*) filter (where state = '{CONFLICT}') from mend_noted)"
+    return f"select (select count(*) from {hit}), c.* from {counted} as c (back, conflicts)"
+
+
+def gone(job: Job) -> str:
+    """Notes the rows that are not there any more, of an update or an insert; what is left then is locked."""
+    there = f"exists (select from {job.whole} as t where {' and '.join(keyed(job, 'i'))})"
+    return f"update {job.table('image')} as i set state = '{CONFLICT}', reason = 'the row is gone' where i.state = '' and not {there}"
+
+
+def conflict(job: Job, *, above: str, upto: str, reason: str) -> str:
+    """Notes one row that does not go back, with why."""
+    return f"update {job.table('image')} set state = '{CONFLICT}', reason = {literal(reason)} where n > {above} and n <= {upto} and state = ''"
+
+
+def last(job: Job) -> str:
+    """The highest image that is not given back; null where there is none."""
+    return f"select max(n) from {job.table('image')} where state = ''"
+
+
+def below(job: Job, *, upto: int, rows: int) -> str:
+    """Where a batch of so many images, counted down from ``upto``, begins."""
+    return f"select coalesce(min(n), 1) - 1 from (select n from {job.table('image')} where n <= {upto} and state = '' order by n desc limit {rows}) as b"
+
+
+def told(job: Job, *, sample: int) -> str:
+    """How many rows went back, how many are conflicts, and the keys of some of those."""
+    keys = ", ".join(f"to_jsonb({name}) #>> '{{}}'" for name in job.names("k"))
+    some = f"select array[{keys}] as key, reason from {job.table('image')} where state = '{CONFLICT}' order by n limit {sample}"
+    return (
+        f"select count(*) filter (where state = '{BACK}'), count(*) filter (where state = '{CONFLICT}'), "
+        f"(select jsonb_agg(jsonb_build_object('key', s.key, 'reason', s.reason)) from ({some}) as s) from {job.table('image')}"
+    )

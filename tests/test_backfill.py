@@ -1,0 +1,751 @@
+"""Many rows in short batches: every row once, its before-image kept, whoever writes meanwhile; and all of it back again."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from fix_bench import Bench
+from fix_runs import meanwhile, until
+from mend import batch, execute, walk
+from mend.batch import Window
+from mend.deletion import deletion
+from mend.errors import Interrupted, LockNotAcquired, PreconditionFailed, Refused, StepFailed, TooManyRows
+from mend.plan import Plan, Step
+from mend.repair import Repair
+
+ROWS = 3_000
+FILL = {"email": "lower(t.name) || '@shop'"}
+NULL = "t.email is null"
+
+
+def people(bench: Bench, key: str = "id int primary key", value: str = "n", rows: int = ROWS) -> None:
+    """A table t whose column email is null in two rows of three."""
+    bench.look.execute(
+        f"create table t ({key}, email text, name text not null)",
+        f"insert into t select {value}, case when n % 3 = 0 then 'm' || n end, 'Name' || n from generate_series(1, {rows}) as n",
+        "analyze t",
+    )
+
+
+def fill(bench: Bench, **more: Any) -> Step:
+    return bench.step("public.t", "update", FILL, where=NULL, **more)
+
+
+def filled(bench: Bench) -> bool:
+    """Every row has the email that it should have."""
+    right = "email is not null and (email like 'm%' or email = lower(name) || '@shop')"
+    return bench.look.query(f"select count(*) from t where not ({right})") == [(0,)]
+
+
+# -- each way of walking, each kind of key ------------------------------------------------------------------------------
+
+KEYS = {
+    "integer": ("id int primary key", "n"),
+    "far apart": ("id int8 primary key", "cast(n as int8) * 1000000007 - 1000000000000"),
+    "uuid": ("id uuid primary key", "cast(md5(cast(n as text)) as uuid)"),
+    "text": ("id text primary key", "'k''' || n || '\\%s :x'"),
+    "composite": ("a int, b text, primary key (b, a)", "n % 7, 'b' || n"),
+    "timestamp": ("id timestamptz primary key", "timestamptz '2025-10-26 00:00+00' + n * interval '1 minute'"),
+    "numeric": ("id numeric primary key", "n / 7.0"),
+    "unique": ("id int not null unique, other int unique", "n, null"),
+    "own types": (
+        "a app.mood, b app.code, primary key (a, b)",
+        "cast((array['sad', 'happy'])[n % 2 + 1] as app.mood), 'c' || n",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "by", "workers"),
+    [(key, by, 1 + (n + m) % 2) for n, key in enumerate(KEYS) for m, by in enumerate(("ctid", "keyset"))],
+)
+def test_every_row_is_changed_once_and_comes_back(bench: Bench, key: str, by: str, workers: int) -> None:
+    bench.look.execute(
+        "create schema app", "create type app.mood as enum ('sad', 'happy')", "create domain app.code as varchar(9)"
+    )
+    people(bench, *KEYS[key])
+    before = bench.look.rows()
+    step = fill(bench, by=by, workers=workers)
+    assert bench.state(step) == "not_done"
+    done = bench.apply(step)
+    assert filled(bench)
+    assert done.journal.of("step_done")[0].payload["rows"] == 2_000
+    assert bench.images("count(*), count(distinct n1), count(o1)") == [(2_000, 2_000, 0)]
+    assert bench.state(step) == "done"
+    undone = bench.undo(step)
+    assert bench.look.rows() == before
+    assert bench.restored(undone) == {"step": 0, "table": "public.t", "rows": 2_000, "conflicts": 0, "sample": []}
+    assert bench.state(step.undo[0]) == "done"
+
+
+@pytest.mark.parametrize("by", ["ctid", "keyset"])
+@pytest.mark.parametrize(
+    ("schema", "table"),
+    [("app", '"We Ird"'), ('"S""ch%s"', '"T:b"'), ('"ünï"', '"select"'), (f'"S{"s" * 62}"', f'"T{"t" * 62}"')],
+)
+def test_names_of_every_kind_are_taken_as_they_are(bench: Bench, schema: str, table: str, by: str) -> None:
+    name = f"{schema}.{table}"
+    bench.look.execute(
+        f"create schema {schema}",
+        f'create table {name} ("Id ""x" int, "%s:b" int, "w" text, "t" text, "old" text, primary key ("%s:b", "Id ""x"))',
+        f"insert into {name} select n, n, null, 'x', 'y' from generate_series(1, 700) as n",
+    )
+    before = bench.look.rows()
+    step = bench.step(name, "update", {"w": "t.t || '100%'", "old": "null"}, where="t.w is null", by=by)
+    bench.apply(step)
+    assert bench.look.query(f"select distinct w, old from {name}") == [("x100%", None)]
+    bench.undo(step)
+    assert bench.look.rows() == before
+
+
+def test_a_table_that_is_empty_or_needs_nothing_is_done_at_once(bench: Bench) -> None:
+    people(bench, rows=0)
+    bench.apply(fill(bench))
+    bench.look.execute("insert into t values (1, 'm1', 'Name1')")
+    bench.apply(fill(bench, job="job_1", workers=3))
+    assert bench.images("count(*)") == bench.images("count(*)", job="job_1") == [(0,)]
+
+
+def test_no_batch_reads_the_whole_table(bench: Bench) -> None:
+    people(bench, rows=100_000)
+    bench.look.execute("create index on t (id) where email is null", "analyze t")
+    work = "select id as k1 from t where email is null"
+    for more in ({"by": "ctid"}, {"by": "keyset"}, {"work": work, "match": ("id",)}):
+        step = fill(bench, job=f"job_{len(more)}_{more.get('by', '')}", **more)
+        job = batch.job_of(step)
+        bench.look.execute("create schema if not exists mend", *batch.opening(job))
+        window = {
+            "ctid": Window("only public.t", ("(100,0)",), ("(120,0)",)),
+            "keyset": Window("only public.t", ("40000",), ("42000",)),
+            "work": Window("only public.t", ("40000",), ("42000",)),
+        }[job.walks]
+        plan = bench.look.query(f"explain {batch.change(job, window, rows=20_000)}")
+        assert not [line for (line,) in plan if "Seq Scan on t" in line], plan
+
+
+def test_postgresql_13_walks_along_the_key(bench: Bench) -> None:
+    """It would read the whole table for every part of its pages."""
+    people(bench)
+    step, writer = fill(bench), bench.writer()
+    old = replace(writer, identity=replace(writer.identity, version_num=130_022))
+    execute.apply(old, Plan("bench", {}, {}, "repair", steps=(step,)))
+    assert filled(bench)
+    assert bench.look.query("select lo, at is null or at[1] !~ ',' from mend.range_job_0 where n > 0") == [(None, True)]
+    bench.look.execute("create table u (a int, b int)")
+    old = replace(bench.writer(), identity=old.identity)
+    without = bench.step("public.u", "update", {"b": "1"}, where="t.b is null", job="job_1")
+    with pytest.raises(PreconditionFailed, match=r"public\.u has no key, and PostgreSQL 13"):
+        execute.apply(old, Plan("bench", {}, {}, "repair", steps=(without,)))
+
+
+# -- tables of every kind ------------------------------------------------------------------------------------------------
+
+
+def partitioned(bench: Bench) -> None:
+    bench.look.execute(
+        "create table t (id int, at date, email text, name text not null, primary key (id, at)) partition by range (at)",
+        "create table t_24 partition of t for values from ('2024-01-01') to ('2025-01-01')",
+        "create table t_25 partition of t for values from ('2025-01-01') to ('2026-01-01') partition by list (id)",
+        "create table t_25_odd partition of t_25 for values in (1, 3, 5, 7, 9)",
+        "create table t_rest partition of t_25 default",
+        "insert into t select n, date '2024-07-01' + n % 365, null, 'Name' || n from generate_series(1, 3000) as n",
+        "analyze t",
+    )
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"by": "keyset"}, {"work": "select id as k1, at as k2 from t", "match": ("id", "at")}]
+)
+def test_the_rows_of_all_partitions_are_changed(bench: Bench, more: dict[str, Any]) -> None:
+    partitioned(bench)
+    before = bench.look.rows()
+    step = fill(bench, workers=2, **more)
+    bench.apply(step)
+    assert filled(bench)
+    bench.undo(step)
+    assert bench.look.rows() == before
+
+
+def test_rows_of_tables_that_inherit_are_left_alone(bench: Bench) -> None:
+    people(bench, rows=300)
+    bench.look.execute("create table child () inherits (t)", "insert into child values (1, null, 'Child')")
+    step = fill(bench)
+    bench.apply(step)
+    assert bench.look.query("select count(*) from only t where email is null") == [(0,)]
+    assert bench.look.query("select email from child") == [(None,)]
+    bench.undo(step)
+
+
+def test_rows_without_a_key_are_changed_for_good(bench: Bench) -> None:
+    people(bench, "id int", "n")
+    step = fill(bench)
+    assert not step.reversible()
+    assert "has no key" in step.irreversible
+    bench.apply(step)
+    assert filled(bench)
+
+
+def test_values_come_back_to_the_letter(bench: Bench) -> None:
+    bench.look.execute(
+        "create schema app",
+        "create type app.pair as (a int, b text)",
+        'create collation app.ci from "C"',
+        "create table t (id int primary key, a json, c point, d numeric, e app.pair, f text[], g bytea, h float8, i varchar(5) collate app.ci, "
+        "j int4range, k timestamptz, l interval, done bool not null default false)",
+        "insert into t values (1, '{ \"b\":1,  \"b\":2}', '(1,2)', 1.00, '(1,\"x, y\")', '{a,NULL,\"c d\"}', '\\x00ff', 0.1, 'AbC', '[1,5)', "
+        "'infinity', '1 mon 30 days'), (2, null, null, 'NaN', null, null, null, 'NaN', null, 'empty', null, null)",
+    )
+    before = bench.look.rows()
+    columns = "acdefghijkl"
+    step = bench.step("public.t", "update", dict.fromkeys(columns, "null") | {"done": "true"}, where="not t.done")
+    bench.apply(step)
+    assert bench.look.query("select count(*) from t where done and a is null and d is null and k is null") == [(2,)]
+    bench.undo(step)
+    assert bench.look.rows() == before
+
+
+def test_a_value_that_is_equal_but_not_the_same_was_changed_by_somebody(bench: Bench) -> None:
+    bench.look.execute(
+        "create table t (id int primary key, a numeric, b interval)", "insert into t values (1), (2), (3)"
+    )
+    step = bench.step("public.t", "update", {"a": "1.0", "b": "interval '1 day'"}, where="t.a is null")
+    bench.apply(step)
+    bench.look.execute("update t set a = 1.00 where id = 1", "update t set b = interval '24 hours' where id = 2")
+    said = bench.restored(bench.undo(step))
+    assert (said["rows"], said["conflicts"]) == (1, 2)
+
+
+def test_letters_that_a_collation_takes_for_equal_are_told_apart(bench: Bench) -> None:
+    try:
+        bench.look.execute("create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server was built without ICU")
+    bench.look.execute(
+        "create table t (id text collate ci primary key, a text collate ci)", "insert into t values ('a'), ('b')"
+    )
+    for by in ("ctid", "keyset"):
+        step = bench.step("public.t", "update", {"a": "'abc'"}, where="t.a is null", by=by, job=by)
+        bench.apply(step)
+        bench.look.execute("update t set a = 'ABC', id = 'A' where id = 'a'")
+        said = bench.restored(bench.undo(step))
+        assert (said["rows"], said["conflicts"]) == (1, 1)
+        bench.look.execute("update t set a = null")
+
+
+def test_deleted_rows_come_back_whole(bench: Bench) -> None:
+    bench.look.execute(
+        "create table t (id int generated always as identity primary key, a text, b int generated always as (length(a)) stored, c text default 'c')",
+        "insert into t (a, c) select 'a' || n, null from generate_series(1, 3000) as n",
+    )
+    before = bench.look.rows()
+    step = bench.step("public.t", "delete", where="t.id % 2 = 0")
+    bench.apply(step)
+    assert bench.look.query("select count(*) from t") == [(1_500,)]
+    bench.undo(step)
+    assert bench.look.rows() == before
+    assert bench.look.query("insert into t (a) values ('next') returning id") == [(3_001,)]
+
+
+def test_inserted_rows_go_again_unless_somebody_uses_them(bench: Bench) -> None:
+    bench.look.execute(
+        "create table parent (id int primary key, name text default 'stub')",
+        "create table child (id int primary key, parent_id int references parent on delete cascade)",
+        "alter table child disable trigger all",
+        "insert into child select n, n % 1000 from generate_series(1, 3000) as n",
+        "alter table child enable trigger all",
+        "insert into parent select n, 'own' from generate_series(0, 99) as n",
+    )
+    work = "select distinct parent_id as k1 from child order by 1"
+    step = bench.step("public.parent", "insert", {"id": "w.k1"}, work=work, match=("id",))
+    bench.apply(step)
+    assert bench.look.query("select name, count(*) from parent group by 1 order by 1") == [("own", 100), ("stub", 900)]
+    bench.look.execute("delete from child where id <> 500", "update parent set name = 'used' where id = 600")
+    undone = bench.undo(step)
+    assert bench.look.query("select id from parent where id >= 100 order by 1") == [(500,), (600,)]
+    assert bench.look.query("select count(*) from child") == [(1,)]
+    assert (bench.restored(undone)["rows"], bench.restored(undone)["conflicts"]) == (898, 2)
+
+
+def test_a_worklist_is_done_once_for_each_of_its_lines(bench: Bench) -> None:
+    """Its condition may hold still when a line is done: that is no reason to do it again."""
+    people(bench)
+    before = bench.look.rows()
+    work = "select id as k1, id * 2 as v1 from t order by id desc"
+    step = bench.step("public.t", "update", {"name": "t.name || '/' || w.v1"}, work=work, match=("id",), workers=2)
+    bench.apply(step)
+    assert bench.look.query("select count(*) from t where name <> 'Name' || id || '/' || id * 2") == [(0,)]
+    assert bench.images("count(*), count(distinct w)") == [(ROWS, ROWS)]
+    bench.undo(step)
+    assert bench.look.rows() == before
+
+
+def test_the_tables_own_triggers_fire(bench: Bench) -> None:
+    people(bench)
+    bench.look.execute(
+        "create function upper_name() returns trigger language plpgsql as $$ begin new.name := upper(new.name); new.email := new.email || '!'; return new; end $$",
+        "create trigger tr before update on t for each row execute function upper_name()",
+    )
+    step = fill(bench)
+    bench.apply(step)
+    assert bench.look.query("select email, name from t where id = 1") == [("name1@shop!", "NAME1")]
+    bench.look.execute("drop trigger tr on t")
+    assert bench.restored(bench.undo(step))["rows"] == 2_000  # what a trigger made of a value is what was written
+
+
+def test_a_trigger_that_keeps_rows_as_they_are_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mend.backfill.SWEEPS", 0)
+    people(bench)
+    bench.look.execute(
+        "create function keep() returns trigger language plpgsql as $$ begin return null; end $$",
+        "create trigger tr before update on t for each row when (old.id = 7) execute function keep()",
+    )
+    with pytest.raises(StepFailed, match=r"1 rows of public\.t still need the change"):
+        bench.apply(fill(bench))
+
+
+# -- what cannot be changed -----------------------------------------------------------------------------------------------
+
+
+def test_rows_that_fail_alone_are_set_aside_with_the_reason_and_tried_again(bench: Bench) -> None:
+    people(bench)
+    bench.look.execute("alter table t alter column email type varchar(13)", "create unique index on t (email)")
+    bench.look.execute(
+        "update t set name = 'much too long' where id in (100, 1000)",
+        "update t set email = 'name200@shop' where id = 3",
+    )
+    step = fill(bench)
+    with pytest.raises(
+        StepFailed, match=r"3 rows of public\.t could not be changed .*2 rows: value too long.*22001.*; 1 rows: .*23505"
+    ):
+        bench.apply(step)
+    assert bench.aside("k1, sqlstate") == [(100, "22001"), (200, "23505"), (1000, "22001")]
+    assert bench.look.query("select count(*) from t where email is null") == [(3,)]
+    assert bench.state(step) == "partial"
+    bench.look.execute(
+        "update t set name = 'new' || id where id in (100, 1000)", "update t set email = 'm3' where id = 3"
+    )
+    bench.resume(step)
+    assert filled(bench)
+    assert bench.state(step) == "done"
+    assert bench.aside("k1") == []
+    assert bench.restored(bench.undo(step))["rows"] == 2_000
+
+
+@pytest.mark.parametrize(
+    "more", [{"by": "keyset"}, {"work": "select id as k1 from t where email is null", "match": ("id",)}]
+)
+def test_rows_that_fail_are_found_whatever_is_walked_along(bench: Bench, more: dict[str, Any]) -> None:
+    people(bench)
+    bench.look.execute("alter table t add check (email <> 'name1001@shop')")
+    with pytest.raises(StepFailed, match="1 rows of"):
+        bench.apply(fill(bench, **more))
+    assert bench.aside("sqlstate") == [("23514",)]
+    assert bench.look.query("select id from t where email is null") == [(1001,)]
+
+
+def test_too_many_rows_that_fail_stop_the_repair(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "MOST_ASIDE", 20)
+    people(bench)
+    bench.look.execute("alter table t alter column email type varchar(3) using left(email, 3)")
+    with pytest.raises(StepFailed, match="More than 20 rows cannot be changed"):
+        bench.apply(fill(bench))
+
+
+def test_a_deferred_constraint_is_checked_batch_by_batch(bench: Bench) -> None:
+    people(bench)
+    bench.look.execute(
+        "alter table t add constraint uq unique (email) deferrable initially deferred",
+        "update t set email = 'name8@shop' where id = 3",
+    )
+    with pytest.raises(StepFailed, match="23505"):
+        bench.apply(fill(bench))
+    assert bench.aside("k1, sqlstate") == [(8, "23505")]
+
+
+def test_the_ceiling_holds_for_all_batches_together(bench: Bench) -> None:
+    people(bench)
+    step = fill(bench, at_most=1_500, workers=2)
+    with pytest.raises(TooManyRows, match="at most 1,500 were planned"):
+        bench.apply(step)
+    ((changed,),) = bench.images("count(*)")
+    assert 0 < changed <= 1_500
+    assert bench.look.query("select count(*) from t where email is null") == [(2_000 - changed,)]
+    bench.undo(step)
+    assert bench.look.query("select count(*) from t where email is null") == [(2_000,)]
+
+
+def test_a_change_that_leaves_the_condition_true_is_not_repeated(bench: Bench) -> None:
+    """The guide's loop rewrites the same rows for ever where lower(NULL) is NULL."""
+    people(bench)
+    step = bench.step("public.t", "update", {"email": "lower(t.email)"}, where=NULL)
+    with pytest.raises(StepFailed, match=r"satisfy the condition .* still after their change.*`mend undo"):
+        bench.apply(step)
+    assert bench.images("count(*) between 1 and 500, count(*) = count(distinct k1)") == [(True, True)]
+    bench.undo(step)
+
+
+def test_every_workers_error_is_told_and_what_is_committed_stands(bench: Bench) -> None:
+    people(bench, rows=20_000)
+    right = "create or replace function email(id int) returns text language sql as $$ select 'name' || id || '@shop' $$"
+    bench.look.execute(
+        "create function email(id int) returns text language plpgsql as $$ begin "
+        "perform pg_sleep(1); raise exception 'broken' using errcode = 'XX000'; end $$"  # both are at work by then
+    )
+    step = bench.step("public.t", "update", {"email": "public.email(t.id)"}, where=NULL, workers=2)
+    with pytest.raises(
+        StepFailed, match=r"worker 1: broken .*XX000.* worker 2: broken .* 0 rows are changed"
+    ) as failed:
+        bench.apply(step)
+    assert failed.value.sqlstate == "XX000"
+    assert bench.state(step) == "partial"
+    bench.look.execute("drop function email", right)
+    bench.resume(step)
+    assert filled(bench)
+    assert bench.images("count(*), count(distinct k1)") == [(13_334, 13_334)]
+
+
+# -- while others write ---------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_somebody_holds_is_passed_over_and_swept_up(bench: Bench) -> None:
+    people(bench)
+    letting_go = threading.Event()
+
+    def hold() -> None:
+        with bench.look.holding("update t set name = 'Held' where id = 500"):
+            letting_go.wait(30)
+
+    with meanwhile(hold):
+        until(
+            lambda: bench.look.query(
+                "select 1 from pg_stat_activity where application_name = 'in-the-way' and xact_start is not null"
+            ),
+            what="held",
+        )
+        threading.Timer(0.5, letting_go.set).start()
+        bench.apply(fill(bench))
+    assert filled(bench)
+    assert bench.images("count(*)") == [(2_000,)]
+
+
+def test_rows_that_stay_locked_are_told_and_a_resume_finds_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mend.backfill.SWEEPS", 2)
+    people(bench)
+    step = fill(bench)
+    with (
+        bench.look.holding("select from t where id = 500 for update"),
+        pytest.raises(StepFailed, match=r"1 rows of public\.t still need the change"),
+    ):
+        bench.apply(step)
+    assert bench.state(step) == "partial"
+    bench.resume(step)
+    assert filled(bench)
+
+
+def test_a_repair_may_be_content_with_one_sweep(bench: Bench) -> None:
+    people(bench)
+    step = fill(bench, until_none=False)
+    with bench.look.holding("select from t where id = 500 for update"):
+        bench.apply(step)
+    assert bench.look.query("select id from t where email is null") == [(500,)]
+    assert any("1 rows are left" in line for line in bench.told)
+    assert bench.state(step) == "done"
+
+
+def test_a_batch_gives_way_where_it_would_wait_for_the_application(bench: Bench) -> None:
+    people(bench)
+    bench.look.execute(
+        "create table domain (name text primary key)", "insert into domain values ('shop')",
+        "alter table t add column domain text references domain",
+    )  # fmt: skip
+    step = bench.step("public.t", "update", {"domain": "'shop'"}, where="t.domain is null")
+    letting_go = threading.Event()
+
+    def hold() -> None:
+        with bench.look.holding("select from domain for update"):
+            letting_go.wait(30)
+
+    with meanwhile(hold):
+        until(
+            lambda: bench.look.query(
+                "select 1 from pg_stat_activity where application_name = 'in-the-way' and xact_start is not null"
+            ),
+            what="held",
+        )
+        threading.Timer(1.5, letting_go.set).start()
+        bench.apply(step)
+    assert bench.look.query("select count(*) from t where domain is null") == [(0,)]
+
+
+def test_a_row_whose_parent_stays_locked_keeps_no_other_from_its_change(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mend.backfill.SWEEPS", 0)
+    people(bench)
+    bench.look.execute(
+        "create table domain (name text primary key)",
+        "insert into domain select 'd' || n from generate_series(1, 3000) as n",
+        "alter table t add column domain text references domain",
+    )
+    step = bench.step("public.t", "update", {"domain": "'d' || t.id"}, where="t.domain is null", workers=2)
+    locked = bench.look.holding("select from domain where name in ('d700', 'd2700') for update")
+    with locked, pytest.raises(StepFailed, match=r"2 rows of public\.t still need the change"):
+        bench.apply(step)
+    assert bench.look.query("select id from t where domain is null order by 1") == [(700,), (2700,)]
+    bench.resume(step)
+    assert bench.look.query("select count(*) from t where domain is null") == [(0,)]
+
+
+def test_a_lock_that_is_never_granted_ends_the_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "PATIENCE", 2)
+    people(bench)
+    step = fill(bench)
+    with (
+        bench.look.holding("lock table t in share mode"),
+        pytest.raises(LockNotAcquired, match="0 rows are changed and stand"),
+    ):
+        bench.apply(step)
+    bench.resume(step)
+    assert filled(bench)
+
+
+class Application:
+    """Inserts, updates and deletes rows of its own for as long as it is asked to; ``errors`` it met."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.errors: list[str] = []
+        self.kept: dict[int, str] = {}
+        self.gone: set[int] = set()
+        self._bench = bench
+        self._ended = threading.Event()
+
+    def work(self) -> None:
+        with self._bench.look.connect(application_name="shop") as conn:
+            n = 0
+            while not self._ended.is_set():
+                n += 1
+                try:
+                    self._once(conn, n)
+                except psycopg.Error as error:
+                    self.errors.append(str(error))
+
+    def _once(self, conn: psycopg.Connection[Any], n: int) -> None:
+        new, old = 1_000_000 + n, (n * 37) % 20_000 + 1
+        conn.execute("insert into t values (%s, null, %s)", (new, f"New{n}"))
+        with conn.transaction():
+            conn.execute("update t set name = name || 'x' where id = %s", (old,))
+            conn.execute("update t set email = %s where id = %s", (f"mine{n}", new))
+        self.kept[new] = f"mine{n}"
+        if n % 5 == 0:
+            conn.execute("delete from t where id = %s", (old,))
+            self.gone.add(old)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        with meanwhile(self.work):
+            until(lambda: len(self.kept) > 20, what="the application works")
+            yield
+            self._ended.set()
+
+
+@pytest.mark.parametrize("by", ["ctid", "keyset"])
+def test_an_application_that_writes_meanwhile_gets_no_error_and_loses_nothing(bench: Bench, by: str) -> None:
+    people(bench, rows=20_000)
+    app = Application(bench)
+    step = bench.step("public.t", "update", {"email": "'filled'"}, where=NULL, by=by, workers=2)
+    with app.at_work():
+        bench.apply(step)
+        until(lambda: len(app.kept) > 100, what="it goes on")
+    assert app.errors == []
+    look = bench.look
+    assert (
+        dict(look.query("select id, email from t where id > 1000000 and email <> 'filled'")).items() <= app.kept.items()
+    )
+    assert {row[0] for row in look.query("select id from t where id > 1000000")} == app.kept.keys()
+    assert {
+        row[0] for row in look.query("select id from generate_series(1, 20000) as id except select id from t")
+    } == app.gone
+    assert look.query("select count(*) from t where email is null and id <= 1000000") == [(0,)]
+
+
+# -- conflicts ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_were_changed_since_are_left_alone_and_listed(bench: Bench) -> None:
+    people(bench)
+    step = fill(bench)
+    bench.apply(step)
+    bench.look.execute(
+        "update t set email = 'new@shop' where id <= 10", "delete from t where id = 100", "update t set email = null where id = 200",
+        "update t set name = 'other' where id = 301",
+    )  # fmt: skip
+    undone = bench.undo(step)
+    assert bench.look.query("select count(*) from t where email = 'new@shop'") == [(10,)]
+    assert bench.look.query("select email, name from t where id = 301") == [(None, "other")]
+    said = bench.restored(undone)
+    assert (said["rows"], said["conflicts"]) == (2_000 - 7 - 1 - 1, 8)
+    assert (
+        said["sample"][0] == {"key": ["10"], "reason": "changed since"}
+        or {"key": ["1"], "reason": "changed since"} in said["sample"]
+    )
+    assert {"key": ["100"], "reason": "the row is gone"} in said["sample"]
+    assert any("8 rows of public.t were changed since" in line for line in bench.told)
+
+
+def test_a_deleted_row_does_not_come_back_over_another_or_without_its_parent(bench: Bench) -> None:
+    bench.look.execute(
+        "create table parent (id int primary key)", "insert into parent values (1), (2)",
+        "create table t (id int primary key, parent_id int references parent, email text unique)",
+        "insert into t select n, 1 + n % 2, 'e' || n from generate_series(1, 300) as n",
+    )  # fmt: skip
+    step = bench.step("public.t", "delete", where="true")
+    bench.apply(step)
+    bench.look.execute("insert into t values (7, 2, 'again'), (1000, 2, 'e9')", "delete from parent where id = 1")
+    undone = bench.undo(step)
+    assert bench.look.query("select email from t where id = 7") == [("again",)]
+    assert (bench.restored(undone)["rows"], bench.restored(undone)["conflicts"]) == (148, 152)
+
+
+# -- an end before the end ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_ended_interrupts_and_a_resume_goes_on(bench: Bench) -> None:
+    people(bench, rows=60_000)
+    step = bench.step("public.t", "update", {"email": "lower(t.name) || '@shop'"}, where=NULL, workers=2, batch_ms=5)
+    end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'mend:%:w1' and state <> 'idle'"
+    with (
+        meanwhile(lambda: until(lambda: bench.look.query(end) != [(0,)], what="ended")),
+        pytest.raises(Interrupted, match=r"worker 1: .*rows are changed and stand.*`mend resume"),
+    ):
+        bench.apply(step)
+    assert bench.state(step) == "partial"
+    bench.resume(step)
+    assert filled(bench)
+    assert bench.images("count(*), count(distinct k1)") == [(40_000, 40_000)]
+
+
+def test_an_operator_who_interrupts_lets_each_batch_end(bench: Bench) -> None:
+    people(bench, rows=60_000)
+    step = fill(bench, workers=2, batch_ms=5)
+    began = "select from mend.image_job_0 limit 1"
+
+    def interrupt() -> None:
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            until(lambda: bench.look.query("select to_regclass('mend.image_job_0')") != [(None,)], what="it began")
+            until(lambda: bench.look.query(began), what="rows are changed")
+        _thread.interrupt_main()
+
+    with meanwhile(interrupt), pytest.raises(Interrupted, match=r"is done in part: .*rows changed.* goes on from here"):
+        bench.apply(step)
+    assert bench.look.query("select count(*) from t where email is null") > [(0,)]
+    assert bench.look.query("select count(*) from pg_stat_activity where application_name ~ '^mend:.*:w'") == [(0,)]
+    bench.resume(step)
+    assert filled(bench)
+    assert bench.images("count(*), count(distinct k1)") == [(40_000, 40_000)]
+
+
+def test_the_journal_tells_how_it_went(bench: Bench) -> None:
+    people(bench)
+    done = bench.apply(fill(bench))
+    last = done.journal.of("batch_sample")[-1].payload
+    assert (last["step"], last["rows"], last["workers"]) == (0, 2_000, 1)
+    assert done.journal.of("step_done")[0].payload["rows"] == 2_000
+
+
+def test_tables_of_another_repair_of_the_same_name_are_left_alone(bench: Bench) -> None:
+    people(bench)
+    bench.apply(fill(bench))
+    other = bench.step("public.t", "update", {"email": "'x'"}, where="t.id < 10")
+    with pytest.raises(Refused, match="belongs to another repair"):
+        bench.apply(other)
+
+
+def test_what_is_done_of_an_interrupted_repair_can_be_given_back(bench: Bench) -> None:
+    people(bench)
+    before = bench.look.rows()
+    step = fill(bench, at_most=1_000)
+    with pytest.raises(TooManyRows):
+        bench.apply(step)
+    assert bench.images("count(*) > 0") == [(True,)]
+    bench.undo(step)
+    assert bench.look.rows() == before
+
+
+def test_a_deadline_stops_the_step_and_a_resume_goes_on(bench: Bench) -> None:
+    people(bench, rows=50_000)
+    step = bench.step(
+        "public.t",
+        "update",
+        {"email": "lower(t.name) || '@shop' || substr(pg_sleep(0.0003)::text, 1, 0)"},
+        where=NULL,
+        deadline_s=1,
+    )
+    with pytest.raises(Interrupted, match="The deadline of 1 s has passed"):
+        bench.apply(step)
+    assert bench.state(step) == "partial"
+
+
+# -- what refers to the rows ----------------------------------------------------------------------------------------------
+
+
+def deleted(bench: Bench, table: str, where: str, **more: Any) -> tuple[Step, ...]:
+    found = deletion(Repair("job", table, "delete", where=where), live=bench.live(), **more)
+    return tuple(bench.stepped(one) for one in found)
+
+
+FAMILY = (
+    "create table a (id int primary key, up int references a on delete cascade)",
+    "create table b (id int primary key, a_id int references a on delete cascade)",
+    "create table c (id int primary key, b_id int references b on delete cascade, a_id int references a on delete set null)",
+    "create table d (id int primary key, c_id int default 0 references c on delete set default)",
+    "insert into a select n, nullif(n / 3, 0) from generate_series(1, 60) as n",
+    "insert into b select n, 1 + n % 60 from generate_series(1, 600) as n",
+    "insert into c select n, 1 + n % 600, 1 + n % 59 from generate_series(0, 1200) as n",
+    "insert into d select n, n % 1200 from generate_series(1, 2400) as n",
+    "update c set b_id = null, a_id = null where id = 0",
+)
+
+
+def test_a_delete_takes_along_what_the_foreign_keys_would_and_all_of_it_comes_back(bench: Bench) -> None:
+    bench.look.execute(*FAMILY)
+    before = bench.look.rows()
+    steps = deleted(bench, "public.a", "t.id in (2, 5)")
+    bench.apply(*steps)
+    after = bench.look.rows()
+    kept = sum(bench.look.query(f"select count(*) from mend.image_{step.arguments['job']}")[0][0] for step in steps)
+    bench.undo(*steps)
+    assert bench.look.rows() == before
+    bench.look.execute("delete from a where id in (2, 5)")
+    assert bench.look.rows() == after
+    assert kept > 100
+
+
+def test_a_row_to_which_another_refers_meanwhile_is_not_deleted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mend.backfill.SWEEPS", 1)
+    bench.look.execute(*FAMILY)
+    *children, last = deleted(bench, "public.b", "t.id <= 10")
+    bench.apply(*children)
+    bench.look.execute("insert into c values (9999, 5, null)")
+    with pytest.raises(StepFailed, match=r"1 rows of public\.b still need"):
+        bench.apply(last)
+    assert bench.look.query("select b_id from c where id = 9999") == [(5,)]
+
+
+def test_a_foreign_key_without_a_rule_forbids_the_delete(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mend.backfill.SWEEPS", 1)
+    bench.look.execute(
+        "create table a (id int primary key)", "create table b (id int primary key, a_id int references a)",
+        "insert into a values (1), (2)", "insert into b values (1, 1)",
+    )  # fmt: skip
+    with pytest.raises(Refused, match=r"public\.b \(a_id\) refers to them without ON DELETE"):
+        deleted(bench, "public.a", "true")
+    with pytest.raises(StepFailed, match=r"1 rows of public\.a could not be changed.*23503"):
+        bench.apply(*deleted(bench, "public.a", "true", strict=False))
+    assert bench.look.query("select id from a") == [(1,)]
