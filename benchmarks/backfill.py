@@ -1,0 +1,386 @@
+"""make bench, second half: what a backfill costs, and what an application feels of it, beside the guide's recipes.
+
+A private server with fsync on; every contestant gets a fresh table, and they take turns.  Only ratios of one run can be compared.
+
+    python benchmarks/backfill.py [--rows 1000000] [--rounds 3] [--patience 120] [--big] [--only speed,latency,...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from mend.server import Server, find_binaries
+from rich.console import Console
+from rich.table import Table
+
+ROW = "pad text not null default repeat('x', 60)"
+FILL = "lower(t.name) || '@example.com'"
+UPDATE = "update users set email = lower(name) || '@example.com' where email is null"
+GUIDE = """with batch as (select id from users where email is null order by id limit 10000)
+update users set email = lower(name) || '@example.com' where id in (select id from batch)"""
+APPLICATION = "\\set id random(1, {rows})\nupdate users set seen = now() where id = :id;\n"
+RATE, CLIENTS = 400, 8  # updates a second of the application, and its connections
+SETTINGS = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "deadlock_timeout": "1s",
+}
+console = Console(width=130)
+
+
+class Bench:
+    """The server, and how contestants are run on it."""
+
+    def __init__(self, folder: Path, server: Server, options: argparse.Namespace) -> None:
+        self.folder, self.server, self.rows, self.rounds = folder, server, int(options.rows), int(options.rounds)
+        self.patience_s = float(options.patience)
+        self.url = server.url("postgres")
+        self.runs = 0
+
+    def sql(self, *statements: str) -> None:
+        with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as conn:
+            for statement in statements:
+                conn.execute(statement.encode())
+
+    def count(self, statement: str) -> int:
+        with psycopg.connect(self.url.replace("+psycopg", "")) as conn:
+            (found,) = conn.execute(statement.encode()).fetchone() or (0,)
+        return int(found)
+
+    def users(self, rows: int) -> None:
+        """A fresh table in which every row lacks its e-mail address."""
+        self.sql(
+            "drop schema if exists mend cascade",
+            "drop table if exists orders, users cascade",
+            f"create table users (id int primary key, name text not null, email text, seen timestamptz, {ROW})",
+            f"insert into users (id, name) select n, 'Name ' || n from generate_series(1, {rows}) as n",
+            "vacuum (freeze, analyze) users",
+            "checkpoint",
+        )
+
+    def ours(self, *, images: bool = True, **repair: Any) -> float:
+        """Seconds of one backfill by mend, in a process of its own; its start-up is left out."""
+        self.runs += 1
+        folder = self.folder / f"run{self.runs}"
+        folder.mkdir()
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        child = context.Process(target=_backfill, args=(there, self.url, str(folder), self.runs, images, repair))
+        child.start()
+        there.close()
+        try:
+            return float(here.recv())
+        finally:
+            child.join()
+
+    def fill(self, **more: Any) -> float:
+        """Fill the users' e-mail addresses by mend."""
+        seconds = self.ours(
+            action="update", table="public.users", values={"email": FILL}, where="t.email is null", **more
+        )
+        assert self.count("select count(*) from users where email is null") == 0
+        return seconds
+
+    def one_update(self) -> float:
+        started = time.monotonic()
+        self.sql(UPDATE)
+        return time.monotonic() - started
+
+    def guide(self) -> tuple[float, float]:
+        """The guide's loop: seconds, and the share that it had done when its time was over."""
+        started, done = time.monotonic(), 0
+        with psycopg.connect(self.url.replace("+psycopg", "")) as conn:
+            while time.monotonic() - started < self.patience_s:
+                rows = conn.execute(GUIDE.encode()).rowcount
+                conn.commit()
+                done += rows
+                if not rows:
+                    return time.monotonic() - started, 1.0
+        return time.monotonic() - started, done / self.rows
+
+
+def _backfill(pipe: Any, url: str, folder: str, number: int, images: bool, given: dict[str, Any]) -> None:
+    """In a child: apply one repair through `execute`, as a runbook does."""
+    os.environ["BENCH_URL"] = url
+    os.environ["MEND_OUTPUTS"] = folder
+    from mend import batch, catalog, execute, rows, target
+    from mend.journal import Journal
+    from mend.kept import Keeper, primary_keys
+    from mend.plan import Plan
+    from mend.repair import Repair
+    from mend.writer import Writer
+
+    if most := given.pop("most", 0):
+        import functools
+
+        from mend import backfill
+
+        backfill.Pace = functools.partial(backfill.Pace, most_rows=most)  # type: ignore[assignment, misc]
+    if not images:
+        with_images = batch.change
+
+        def without(*args: Any, **more: Any) -> str:
+            head, _, rest = with_images(*args, **more).partition(", mend_kept as (")
+            return f"{head}\n{rest[rest.index(chr(10) + 'select (') :]}"
+
+        batch.change = without
+    where = target.resolve("env:BENCH_URL")
+    with where.reading() as conn:
+        live = {(r.kind, r.identity): r.definition for r in catalog.snapshot(conn).itertuples()}
+    journal = Journal(Path(folder) / "journal.jsonl")
+    journal.append("run_opened")
+    run_id = f"20260101T000000Z-bench-{number:06x}"
+    writer = Writer(where, where.identity(), run_id, journal, lambda line: None, 2000, 3_600_000)
+    step = rows.step(
+        Repair(f"job_{number}", **given), says="fill", live=live, keeper=Keeper("mend", "job", primary_keys(live))
+    )
+    plan = Plan("bench", {}, {"run": run_id}, "repair", steps=(step,))
+    started = time.monotonic()
+    execute.apply(writer, plan)
+    pipe.send(time.monotonic() - started)
+
+
+def turns(rounds: int, contestants: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Each in turn, ``rounds`` times; a round that does not count first."""
+    took: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            took[name].append(run())
+            console.print(f"  {name}: {took[name][-1]:.2f} s", style="dim")
+    return took
+
+
+def speed(bench: Bench) -> None:
+    """A million rows: ours beside one UPDATE and the guide's loop; what before-images cost."""
+
+    def fresh(run: Callable[[], float]) -> Callable[[], float]:
+        def prepared() -> float:
+            bench.users(bench.rows)
+            return run()
+
+        return prepared
+
+    took = turns(
+        bench.rounds,
+        {
+            "one UPDATE": fresh(bench.one_update),
+            "ctid, 1 worker": fresh(lambda: bench.fill()),
+            "ctid, 2 workers": fresh(lambda: bench.fill(workers=2)),
+            "keyset, 1 worker": fresh(lambda: bench.fill(by="keyset")),
+            "ctid, 1 worker, no before-images": fresh(lambda: bench.fill(images=False)),
+        },
+    )
+    bench.users(bench.rows)
+    guide_s, share = bench.guide()
+    middle = {name: statistics.median(seconds) for name, seconds in took.items()}
+    loop = f"{guide_s:.1f} s" if share == 1 else f"did not finish in {guide_s:.0f} s, {share:.0%} done"
+    table = Table(
+        "backfill",
+        "median s",
+        "rows/s",
+        "beside one UPDATE",
+        "beside the guide's loop",
+        "goal",
+        title=f"{bench.rows:,} rows, {bench.rounds} rounds",
+    )
+    goals = {
+        "ctid, 1 worker": "10x faster than the loop",
+        "ctid, 2 workers": "at most 1.0x of one UPDATE",
+        "keyset, 1 worker": "10x faster than the loop",
+        "ctid, 1 worker, no before-images": f"images cost {middle['ctid, 1 worker'] / middle['ctid, 1 worker, no before-images'] - 1:+.0%}, goal +50 %",
+    }
+    for name, seconds in middle.items():
+        atleast = "" if share == 1 else "more than "
+        table.add_row(
+            name, f"{seconds:.2f}", f"{bench.rows / seconds:,.0f}", f"{seconds / middle['one UPDATE']:.2f}x",
+            f"{atleast}{guide_s / seconds:.1f}x faster", goals.get(name, ""),
+        )  # fmt: skip
+    table.add_row("the guide's ORDER BY .. LIMIT loop", loop, f"{share * bench.rows / guide_s:,.0f}", "", "", "")
+    console.print(table)
+
+
+@contextmanager
+def application(bench: Bench, rows: int) -> Iterator[Callable[[float, float], list[float]]]:
+    """pgbench updates random rows at a steady rate; afterwards: the latencies (ms) of those under way between two times."""
+    folder = Path(tempfile.mkdtemp(dir=bench.folder))
+    script = folder / "application.sql"
+    script.write_text(APPLICATION.format(rows=rows))
+    with psycopg.connect(bench.url.replace("+psycopg", "")) as conn:
+        host, port = conn.info.host, conn.info.port
+    command = [
+        str(find_binaries().bindir / "pgbench"), "-n", "-M", "prepared", "-f", str(script), "-R", str(RATE), "-c", str(CLIENTS), "-j", "1",
+        "-T", "3600", "-l", "--log-prefix", str(folder / "log"), "-h", host, "-p", str(port), "-U", "postgres", "postgres",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def latencies(since: float, until: float) -> list[float]:
+        found = []
+        for path in folder.glob("log*"):
+            for line in path.read_text().split("\n")[:-1]:  # the last line may be half written
+                _, _, micros, _, second, micro, *_ = map(int, line.split())
+                ended = second + micro / 1e6
+                if ended > since and ended - micros / 1e6 < until:
+                    found.append(micros / 1e3)
+        return found
+
+    try:
+        time.sleep(2)  # its connections, its first plans
+        yield latencies
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def felt(bench: Bench, run: Callable[[], object]) -> tuple[list[float], float]:
+    """Latencies of the application while something runs, sorted, and how long that took."""
+    bench.users(bench.rows)
+    with application(bench, bench.rows) as latencies:
+        since = time.time()
+        run()
+        until = time.time()
+        time.sleep(1.5)  # what waited is logged when it ends
+    return sorted(latencies(since, until)), until - since
+
+
+def latency(bench: Bench) -> None:
+    """What an application feels: nothing running, ours, one UPDATE."""
+    table = Table(
+        "meanwhile",
+        "s",
+        "updates",
+        "median ms",
+        "p99 ms",
+        "worst ms",
+        "p99 beside idle",
+        "goal",
+        title=f"an application updating random rows of the same table, {RATE} a second on {CLIENTS} connections",
+    )
+    idle_p99 = 0.0
+    goal = "p99 at most 3x, worst under 250 ms"
+    contestants: list[tuple[str, Callable[[], object], str]] = [
+        ("nothing", lambda: time.sleep(10), ""),
+        ("ctid, 1 worker", lambda: bench.fill(), goal),
+        ("ctid, 2 workers", lambda: bench.fill(workers=2), goal),
+        ("keyset, 1 worker", lambda: bench.fill(by="keyset"), goal),
+        ("one UPDATE", bench.one_update, ""),
+    ]
+    for name, run, wanted in contestants:
+        seen, seconds = felt(bench, run)
+        p99 = seen[int(0.99 * len(seen))]
+        idle_p99 = idle_p99 or p99
+        table.add_row(
+            name,
+            f"{seconds:.1f}",
+            f"{len(seen):,}",
+            f"{statistics.median(seen):.1f}",
+            f"{p99:.1f}",
+            f"{seen[-1]:.0f}",
+            f"{p99 / idle_p99:.1f}x",
+            wanted,
+        )
+        console.print(f"  {name}: p99 {p99:.1f} ms, worst {seen[-1]:.0f} ms", style="dim")
+    console.print(table)
+
+
+def linear(bench: Bench, sizes: list[int]) -> None:
+    """Rows a second at different sizes."""
+    table = Table("rows", "s", "rows/s", "beside the first", "goal", title="one worker, ctid")
+    first = 0.0
+    for size in sizes:
+        bench.users(size)
+        seconds = bench.fill()
+        first = first or size / seconds
+        table.add_row(
+            f"{size:,}", f"{seconds:.1f}", f"{size / seconds:,.0f}", f"{size / seconds / first - 1:+.0%}", "within 25 %"
+        )
+        console.print(f"  {size:,}: {seconds:.1f} s", style="dim")
+    console.print(table)
+
+
+ORPHAN = "t.user_id is not null and not exists (select from public.users as u where u.id = t.user_id)"
+
+
+def orphans(bench: Bench, rows: int = 400_000) -> None:
+    """Orders whose user is gone."""
+
+    def fresh() -> None:
+        bench.users(rows)
+        bench.sql(
+            f"create table orders (id int primary key, user_id int, {ROW})",
+            f"insert into orders (id, user_id) select n, case when n % 20 = 0 then n + {rows} else n end from generate_series(1, {rows}) as n",
+            "vacuum (freeze, analyze) orders",
+            "checkpoint",
+        )
+
+    def not_in() -> str:
+        try:
+            started = time.monotonic()
+            with psycopg.connect(bench.url.replace("+psycopg", "")) as conn:
+                conn.execute(f"set statement_timeout = '{bench.patience_s:.0f}s'".encode())
+                conn.execute(b"update orders set user_id = null where user_id not in (select id from users)")
+            return f"{time.monotonic() - started:.1f} s"
+        except psycopg.errors.QueryCanceled:
+            return f"did not finish in {bench.patience_s:.0f} s"
+
+    worklist = "select t.id as k1 from public.orders as t where " + ORPHAN
+    ours: dict[str, Callable[[], float]] = {
+        "set to NULL, by the condition": lambda: bench.ours(action="update", table="public.orders", values={"user_id": "null"}, where=ORPHAN),
+        "set to NULL, by a worklist": lambda: bench.ours(action="update", table="public.orders", values={"user_id": "null"}, where=ORPHAN, work=worklist, match=("id",)),
+        "deleted, by the condition": lambda: bench.ours(action="delete", table="public.orders", where=ORPHAN),
+    }  # fmt: skip
+    table = Table("orphans", "took", "goal", title=f"{rows // 20:,} orphans among {rows:,} orders, {rows:,} users")
+    for name, run in ours.items():
+        fresh()
+        seconds = run()
+        assert bench.count(f"select count(*) from orders as t where {ORPHAN}") == 0
+        table.add_row(f"mend: {name}", f"{seconds:.2f} s", "about 1 s")
+        console.print(f"  {name}: {seconds:.2f} s", style="dim")
+    fresh()
+    table.add_row("the guide: UPDATE .. NOT IN", not_in(), "")
+    console.print(table)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=120, help="seconds that the guide's recipes get")
+    parser.add_argument("--big", action="store_true", help="linearity up to 10 million rows (needs about 10 GB)")
+    parser.add_argument("--only", default="speed,latency,linear,orphans")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="mend-bench-"))
+    server = Server(folder / "pg", find_binaries(), settings=SETTINGS, detached=False)
+    try:
+        server.start()
+        bench = Bench(folder, server, options)
+        sizes = [options.rows, 3 * options.rows, *([10 * options.rows] if options.big else [])]
+        parts: dict[str, Callable[[], None]] = {
+            "speed": lambda: speed(bench),
+            "latency": lambda: latency(bench),
+            "linear": lambda: linear(bench, sizes),
+            "orphans": lambda: orphans(bench),
+        }
+        for name in options.only.split(","):
+            parts[name]()
+    finally:
+        server.destroy()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
