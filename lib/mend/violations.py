@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mend import ddl, names
+from mend import ddl, foreign_keys, names
 from mend.catalog import Change, index_state
 
 LIMIT = 20  # groups shown; one is enough to know that the constraint cannot hold
@@ -25,7 +25,57 @@ class Obstacle:
     slug: str
 
 
+@dataclass(frozen=True)
+class Uniqueness:
+    """What a unique index or constraint demands of the rows of ``source``, in the words of its own definition.
+
+    ``keys``: columns or expressions, with their collations.  ``where``: the predicate of a partial index, else ''.
+    ``nulls_equal``: NULLS NOT DISTINCT.  ``nulls_refused``: a primary key.
+    """
+
+    identity: str
+    table: str
+    source: str
+    keys: tuple[str, ...]
+    where: str = ""
+    nulls_equal: bool = False
+    nulls_refused: bool = False
+
+    def rows(self) -> str:
+        """The condition under which a row can break it, in bare column names; '' if every row can."""
+        condition = [f"({self.where})"] if self.where else []
+        if not self.nulls_equal and not self.nulls_refused:
+            condition += [f"({key}) is not null" for key in self.keys]
+        return " and ".join(condition)
+
+
 Facets = Mapping[tuple[str, str], str]
+
+
+def uniqueness(change: Change, live: Facets | None = None) -> Uniqueness | None:
+    """What a wanted change, or one that stands, demands as a unique key; None where it is none.
+
+    Temporal keys (WITHOUT OVERLAPS) are left out: their equality is not that of a unique index.
+    """
+    if change.after is None:
+        return None
+    if change.kind == "index":
+        return _of_index(change.identity, change.after)
+    parts = names.pieces(change.after) if change.kind == "constraint" else []
+    if parts[:1] not in (["UNIQUE"], ["PRIMARY"]):
+        return None
+    group = next(part for part in parts if part.startswith("("))
+    if _is_temporal(group):
+        return None
+    table = names.parent(change.identity)
+    return Uniqueness(
+        change.identity,
+        table,
+        foreign_keys.rows_of(table, live),
+        tuple(key_items(group)),
+        nulls_equal="DISTINCT" in parts,
+        nulls_refused=parts[0] == "PRIMARY",
+    )
 
 
 def obstacle(change: Change, live: Facets | None = None) -> Obstacle | None:
@@ -40,7 +90,12 @@ def obstacle(change: Change, live: Facets | None = None) -> Obstacle | None:
     return make(change.identity, change.after, live) if make else None
 
 
-def _unique_index(identity: str, definition: str, _live: Facets | None) -> Obstacle | None:
+def _unique_index(identity: str, definition: str, live: Facets | None) -> Obstacle | None:
+    wanted = uniqueness(Change("index", identity, None, definition), live)
+    return _duplicates(wanted) if wanted else None
+
+
+def _of_index(identity: str, definition: str) -> Uniqueness | None:
     definition = index_state(definition)[0]
     parts = names.pieces(definition)
     if parts[:2] != ["CREATE", "UNIQUE"]:
@@ -49,10 +104,11 @@ def _unique_index(identity: str, definition: str, _live: Facets | None) -> Obsta
     head = parts[: parts.index("WHERE")] if where else parts
     partitioned = parts[parts.index("ON") + 1] == "ONLY"  # pg_get_indexdef says so of partitioned tables
     table = ddl.index_table(definition)
-    return _duplicates(
+    return Uniqueness(
         identity,
+        table,
         table if partitioned else f"only {table}",
-        _keys(head[head.index("USING") + 2]),
+        tuple(key_items(head[head.index("USING") + 2])),
         where=where,
         nulls_equal="DISTINCT" in head,
     )
@@ -64,16 +120,9 @@ def _constraint(identity: str, definition: str, live: Facets | None) -> Obstacle
     if parts[0] == "CHECK":
         return _check(identity, table, groups[0], parts)
     if parts[0] == "FOREIGN":
-        return _orphans(identity, table, definition, live)
-    if parts[0] in ("UNIQUE", "PRIMARY") and not _is_temporal(groups[0]):
-        return _duplicates(
-            identity,
-            _source(table, live),
-            _keys(groups[0]),
-            nulls_equal="DISTINCT" in parts,
-            nulls_refused=parts[0] == "PRIMARY",
-        )
-    return None
+        return _orphans(identity, definition, live)
+    wanted = uniqueness(Change("constraint", identity, None, definition), live)
+    return _duplicates(wanted) if wanted else None
 
 
 def _check(identity: str, table: str, condition: str, parts: Sequence[str]) -> Obstacle:
@@ -96,49 +145,23 @@ def _not_null(identity: str, _definition: str, _live: Facets | None) -> Obstacle
     )
 
 
-def _source(table: str, live: Facets | None) -> str:
-    """What a key of this table is about: a partitioned table's partitions too, but no table that inherits from it."""
-    whole = live is None or " partition by " in live.get(("table", table), " partition by ")
-    return table if whole else f"only {table}"
-
-
-def _duplicates(
-    identity: str,
-    source: str,
-    keys: Sequence[str],
-    *,
-    where: str = "",
-    nulls_equal: bool = False,
-    nulls_refused: bool = False,
-) -> Obstacle:
+def _duplicates(wanted: Uniqueness) -> Obstacle:
+    keys = wanted.keys
     columns = ", ".join(f"{key} as key_{n + 1}" for n, key in enumerate(keys))
-    condition = [f"({where})"] if where else []
-    if not nulls_equal and not nulls_refused:
-        condition += [f"({key}) is not null" for key in keys]
-    filtered = f" where {' and '.join(condition)}" if condition else ""
+    filtered = f" where {wanted.rows()}" if wanted.rows() else ""
     group = ", ".join(str(n + 1) for n in range(len(keys)))
-    having = "count(*) > 1" + "".join(f" or {key} is null" for key in keys if nulls_refused)
-    sql = f"select {columns}, count(*) as rows from {source}{filtered} group by {group} having {having} order by count(*) desc limit {LIMIT}"
-    says = "values that more than one row has" + (", or that are null" if nulls_refused else "")
-    return Obstacle(identity, says, sql, "unique_violation")
+    having = "count(*) > 1" + "".join(f" or {key} is null" for key in keys if wanted.nulls_refused)
+    sql = f"select {columns}, count(*) as rows from {wanted.source}{filtered} group by {group} having {having} order by count(*) desc limit {LIMIT}"
+    says = "values that more than one row has" + (", or that are null" if wanted.nulls_refused else "")
+    return Obstacle(wanted.identity, says, sql, "unique_violation")
 
 
-def _orphans(identity: str, table: str, definition: str, live: Facets | None) -> Obstacle | None:
-    parts = names.pieces(definition)
-    columns, keys = [part for part in parts if part.startswith("(")][:2]
-    if _is_temporal(columns):
+def _orphans(identity: str, definition: str, live: Facets | None) -> Obstacle | None:
+    key = foreign_keys.read(identity, definition)
+    if key is None:
         return None
-    at = parts.index("REFERENCES") + 1
-    parent = "".join(parts[at : parts.index(keys, at)])
-    pairs = list(zip(_keys(columns), _keys(keys), strict=True))
-    same = " and ".join(f"p.{key} = c.{column}" for column, key in pairs)
-    found = f"exists (select from {_source(parent, live)} as p where {same})"
-    present = " and ".join(f"c.{column} is not null" for column, _ in pairs)
-    where = f"{present} and not {found}"
-    some = " or ".join(f"c.{column} is not null" for column, _ in pairs)
-    if "FULL" in parts:  # MATCH FULL: a key is null as a whole, or not at all
-        where = f"({some}) and not ({present} and {found})"
-    sql = f"select c.* from {_source(table, live)} as c where {where} limit {LIMIT}"
+    where = foreign_keys.orphan(key, live, alias="c")
+    sql = f"select c.* from {foreign_keys.rows_of(key.table, live)} as c where {where} limit {LIMIT}"
     return Obstacle(identity, "rows whose parent is missing", sql, "foreign_key_violation")
 
 
@@ -151,10 +174,10 @@ def _after(definition: str, word: str) -> str:
     return "".join(parts[parts.index(word) + 1 :]).strip()
 
 
-def _keys(group: str) -> list[str]:
+def key_items(group: str) -> list[str]:
     """The columns or expressions of a key, with their collations, without operator classes and sort options.
 
-    >>> _keys('(lower((a)::text), b DESC NULLS LAST, "c,d" COLLATE "C" text_pattern_ops, (e + 1))')
+    >>> key_items('(lower((a)::text), b DESC NULLS LAST, "c,d" COLLATE "C" text_pattern_ops, (e + 1))')
     ['lower((a)::text)', 'b', '"c,d" COLLATE "C"', '(e + 1)']
     """
     return [_key(item) for item in names.items(group)]

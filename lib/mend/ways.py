@@ -95,6 +95,50 @@ def _resume(facts: Facts, blocked: str) -> tuple[Choice, tuple[Step, ...]]:
     )
 
 
+def finishing(facts: Facts, wanted: Seen, safe: Sequence[Step]) -> tuple[tuple[Step, ...], str]:
+    """The steps that finish the revision with ``safe`` in place of the statement ``wanted``, its version row recorded last.
+
+    ``((), why)`` where only Alembic can finish it: SQL that is computed from rows, or row changes of the project's own, which
+    could not be taken back.
+    """
+    if facts.revision is None or facts.stamped:
+        return tuple(safe), ""
+    missing = [one for one in facts.seen if one.ran is not True]
+    ahead = [one for one in missing if _gives_default(one, wanted)]
+    others = [one for one in missing if one is not wanted and one not in ahead]
+    why_not = (
+        facts.replayed.error
+        or _undecided(facts)
+        or _not_mendable(replace(facts, seen=tuple(one for one in facts.seen if one is not wanted)))
+        or ("what is missing depends on rows that upgrade() reads" if _computed(facts, missing) else "")
+        or (f"{wanted.statement.says} makes more than this constraint" if len(wanted.statement.changes) > 1 else "")
+    )
+    if why_not:
+        return (), why_not
+    at = sum(one in others for one in missing[: missing.index(wanted)]) if wanted in missing else 0
+    before, after = (
+        _finished(part, facts, suffix) for part, suffix in (([*ahead, *others[:at]], "before"), (others[at:], "after"))
+    )
+    steps_ = _recorded((*before, *safe, *after), facts)
+    lost = [step.irreversible for step in steps_ if not step.reversible() and step not in safe]
+    return ((), lost[0]) if lost else (steps_, "")
+
+
+def _gives_default(one: Seen, wanted: Seen) -> bool:
+    """Whether a statement gives the column that is to be NOT NULL its default: without it first, the application's inserts would fail."""
+    columns = {c.identity for c in wanted.statement.changes if c.kind == "not_null"}
+    changes = one.statement.changes
+    return bool(changes) and all(c.kind == "default" and c.after and c.identity in columns for c in changes)
+
+
+def _finished(missing: Sequence[Seen], facts: Facts, purpose: str) -> tuple[Step, ...]:
+    """The steps of some of the missing statements."""
+    cleared = tuple(step for one in missing for step in _cleared(one, facts))
+    wanted = [w for one in missing if (w := _wanted(one, facts))]
+    keeper = replace(facts.keeper, key=f"{facts.keeper.key}{purpose}")
+    return (*cleared, *steps.make(wanted, live=_without(facts, cleared), keeper=keeper))
+
+
 def _undecided(facts: Facts) -> str:
     """The row changes of which nobody knows whether they ran."""
     if facts.replayed.reads and not facts.rows_said and not facts.untouched():

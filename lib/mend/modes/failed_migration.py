@@ -6,23 +6,20 @@ statement (`halfway`); `plan` resumes, rolls back, or stamps exactly this revisi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from mend import halfway, parameters, patch, queries, violations, ways
-from mend.diagnosis import Check, Diagnosis, Site, Verdict
-from mend.errors import InvalidParameter, MendError, Refused, WrongDatabase
+from mend import halfway, parameters, patch, queries, surroundings, violations, ways
+from mend.diagnosis import Check, Diagnosis, Site
+from mend.errors import InvalidParameter, MendError, Refused
 from mend.halfway import Facts
 from mend.plan import Plan
 
 SLUG = "failed_migration"
 OPTIONS = ("resume", "roll_back", "stamp", "retry")
-_MAINTAINED = "mend:"
 
 
 def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Diagnosis:
@@ -46,7 +43,7 @@ def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Di
         )
     facts = halfway.look(site, site.project, revision=revision, data_operations=data_operations)
     questions: tuple[Callable[[Site, Facts], Check], ...] = (
-        _environment,
+        surroundings.environment,
         _version_rows,
         _operations,
         _leftovers,
@@ -54,7 +51,7 @@ def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Di
         _retry,
         _cause,
     )
-    checks = tuple(_timed(question, site, facts) for question in questions)
+    checks = tuple(surroundings.timed(partial(question, site, facts)) for question in questions)
     alembic = "" if isinstance(facts.environment, MendError) else facts.environment.alembic
     return Diagnosis(
         checks,
@@ -62,45 +59,6 @@ def diagnose(site: Site, *, revision: str, data_operations: str, **_: Any) -> Di
         facts,
         patch.preventions(facts.past, facts.revision, facts.seen, alembic=alembic),
     )
-
-
-def _timed(question: Callable[[Site, Facts], Check], site: Site, facts: Facts) -> Check:
-    started = time.monotonic()
-    check = question(site, facts)
-    return replace(check, seconds=time.monotonic() - started)
-
-
-def _environment(site: Site, facts: Facts) -> Check:
-    """Does the project's env.py lead to this target?"""
-    asks = partial(
-        Check,
-        name="environment",
-        question="Does env.py lead to this database?",
-        healthy_when="Both lines name the same system identifier and database.",
-    )
-    if isinstance(facts.environment, MendError):
-        return asks(verdict="could_not_check", says="It could not be proven.", why=facts.environment.message)
-    frame = pd.DataFrame([_place("target", site.identity), _place("env.py", facts.environment)])
-    if facts.environment.system_identifier is None:
-        why = "the role that env.py uses may not run pg_control_system(): grant EXECUTE on it"
-        return asks(verdict="could_not_check", says="It could not be proven.", frame=frame, why=why)
-    same = halfway.same_database(site.identity, facts.environment)
-    says = (
-        "env.py leads to this database."
-        if same
-        else f"env.py leads to {facts.environment.database}, which is not this target."
-    )
-    return asks(verdict="healthy" if same else "found", says=says, frame=frame)
-
-
-def _place(who: str, where: Any) -> dict[str, Any]:
-    return {
-        "who": who,
-        "system_identifier": where.system_identifier,
-        "database": where.database,
-        "database_oid": where.database_oid,
-        "role": where.role,
-    }
 
 
 def _version_rows(site: Site, facts: Facts) -> Check:
@@ -184,29 +142,7 @@ def _leftovers(site: Site, facts: Facts) -> Check:
 
 
 def _sessions(site: Site, facts: Facts) -> Check:
-    """Is the failed migration still running, or does something hold what the repair needs?"""
-    with site.target.reading(site.run_id) as conn:
-        frame = queries.frame(
-            conn, "failed_migration/sessions", relations=sorted(facts.tables_touched()), own=_MAINTAINED
-        )
-    hidden = not site.identity.superuser and (frame["query"] == "<insufficient privilege>").any()
-    verdict: Verdict = "found" if len(frame) else "healthy"
-    says = (
-        f"{len(frame)} sessions run DDL, sit in a transaction, or hold locks on its tables."
-        if len(frame)
-        else "No session is in the way."
-    )
-    why = "some queries of other roles are hidden: grant pg_monitor" if hidden else ""
-    return Check(
-        "sessions",
-        "Is the failed migration still running?",
-        "could_not_check" if hidden else verdict,
-        says,
-        "There are 0 sessions of the migration, and 0 hold a lock that the missing operations need.",
-        frame,
-        frame.attrs["sql"],
-        why,
-    )
+    return surroundings.sessions(site, facts.tables_touched())
 
 
 def _retry(site: Site, facts: Facts) -> Check:
@@ -293,7 +229,7 @@ def plan(diagnosis: Diagnosis, *, option: str, write_patch: bool, **_: Any) -> P
         raise InvalidParameter(
             f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty."
         )
-    _require_same_database(diagnosis)
+    surroundings.require_same_database(diagnosis)
     _require_known_rows(facts)
     blocked = _blocked(diagnosis)
     options = ways.ways_out(facts, blocked=blocked)
@@ -337,15 +273,6 @@ def _safe_by_itself(option: str, facts: Facts, blocked: str) -> bool:
     if option == "roll_back":
         return bool(blocked)
     return option != "stamp" or not any(one.inferred for one in facts.seen)
-
-
-def _require_same_database(diagnosis: Diagnosis) -> None:
-    check = diagnosis.check("environment")
-    if check.verdict == "healthy":
-        return
-    raise WrongDatabase(
-        f"{check.says} {check.why} Nothing was changed. Point env.py at the target (usually an environment variable or sqlalchemy.url), or name the right target."
-    )
 
 
 def _blocked(diagnosis: Diagnosis) -> str:
