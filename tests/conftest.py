@@ -17,7 +17,7 @@ import pytest
 from mend import lab
 from mend.server import Server, find_binaries
 
-pytest_plugins = ["fix_shop", "fix_record", "fix_runs"]
+pytest_plugins = ["fix_shop", "fix_record", "fix_runs", "fix_bench", "fix_values"]
 
 # Ends every server that was started under a directory once our end of its standard input is closed.
 REAPER = """

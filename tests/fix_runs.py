@@ -111,7 +111,7 @@ class Desk:
 
     def plan(self, incident: Broken, **given: str) -> Ran:
         """``mend plan`` with the incident's parameters and these."""
-        return self.here("plan", SLUG, *options(incident, **given))
+        return self.here("plan", incident.slug, *options(incident, **given))
 
     def apply(self, planned: Ran) -> Ran:
         """``mend apply RUN --approve DIGEST``."""
@@ -123,7 +123,7 @@ class Desk:
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
             for name in ("MEND_RUN", "MEND_ACTION", "MEND_OF"):
                 patch.delenv(name, raising=False)
-            trouble = _cells(SLUG, values)
+            trouble = _cells(incident.slug, values)
         return Ran(int(bool(trouble)), "", trouble, archived.document(archive.runs()[0]))
 
     def crash(self, *arguments: str, kind: str, nth: int = 1, after: bool) -> str:
@@ -282,15 +282,15 @@ def desk() -> Desk:
 
 
 @pytest.fixture
-def broken(incident: Callable[..., Broken], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Broken]:
-    """``broken(scenario)``: an incident whose env.py takes its address from the environment, as many projects' do."""
+def broken(incident: Callable[..., Broken], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Broken]:
+    """``broken(scenario, slug=...)``: an incident whose env.py takes its address from the environment, as many projects' do."""
 
-    def make(scenario: str) -> Broken:
-        made = incident(scenario)
+    def make(scenario: str, *, slug: str = SLUG) -> Broken:
+        made = incident(scenario, slug=slug)
         shop_room.point(made.alembic_ini, "postgresql+psycopg://set.by.the.environment/")
         monkeypatch.setenv("SHOP_DATABASE_URL", made.url)
         project = Project(made.project.directory, made.url, {"SHOP_DATABASE_URL": made.url})
-        return Broken(project, made.error_file, made.parameters)
+        return Broken(project, made.error_file, made.parameters, slug)
 
     return make
 

@@ -28,6 +28,7 @@ class Broken:
     project: Project
     error_file: Path
     parameters: dict[str, str]
+    slug: str = "failed_migration"
 
     @property
     def url(self) -> str:
@@ -80,7 +81,7 @@ def broken_templates(
             project = shop_room.check_out(session_directory / name / "project", keep_database(name, shop_template))
             error_file = session_directory / name / "error.txt"
             parameters = lab.stage(slug, scenario, project=project, error_file=error_file)
-            made[name] = Broken(project, error_file, parameters)
+            made[name] = Broken(project, error_file, parameters, slug)
         return made[name]
 
     return broken
@@ -107,6 +108,6 @@ def incident(
         variable = f"INCIDENT_{scenario.upper()}_URL"
         monkeypatch.setenv(variable, url)
         own = {"target": f"env:{variable}", "alembic_ini": str(directory / "alembic.ini")}
-        return Broken(Project(directory, url), error_file, {**template.parameters, **own})
+        return Broken(Project(directory, url), error_file, {**template.parameters, **own}, slug)
 
     return make

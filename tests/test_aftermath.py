@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 from fix_record import SLUG, Runbook
 from fix_runs import Look
-from mend import aftermath, archive, execute, journal, lineage, target
+from mend import aftermath, archive, execute, journal, lineage, rows, target
 from mend.archive import Record
-from mend.errors import RecordDamaged
+from mend.errors import RecordDamaged, StepFailed
 from mend.execute import Writer
+from mend.kept import Keeper
 from mend.plan import Plan, Statement, Step
 from mend.target import Target
 
@@ -135,3 +137,34 @@ def test_a_run_that_went_on_after_it_was_sealed_and_died_can_be_taken_back(where
     applied.journal.append("verified", {})
     assert archive.verify(applied).state == "edited"
     assert undo(where, applied).steps
+
+
+# -- a repair of many rows ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_repaired(where: Target, runbook: Runbook) -> Record:
+    """A run whose repair of rows ended before its end: one of them does not take its value."""
+    runbook()
+    look = Look(os.environ["APPLIED_URL"])
+    look.execute(
+        "create table r (id int primary key, v int)", "insert into r select n from generate_series(1, 100) as n"
+    )
+    live = look.catalog()
+    repair = rows.Repair("k_0", "public.r", "update", {"v": "1 / (t.id - 50)"}, where="t.v is null")
+    step = rows.step(repair, says="Fill v", live=live, keeper=Keeper("mend", "k", {}))
+    plan = Plan(SLUG, where.identity().key(), {}, "resume", steps=(step,))
+    record = archive.create(SLUG, action="apply", parameters={"target": where.name})
+    record.write_plan(plan)
+    record.journal.append("planned", {"digest": plan.digest()})
+    writer = Writer(where, where.identity(), record.run_id, record.journal, lambda text: None, 500, 5000)
+    with pytest.raises(StepFailed, match="division by zero"):
+        execute.apply(writer, plan)
+    return record
+
+
+def test_what_is_done_of_a_repair_can_be_taken_back_or_gone_on_with(where: Target, half_repaired: Record) -> None:
+    assert half_repaired.journal.of("step_failed")[0].payload["outcome"] == "partial"
+    assert resume(where, half_repaired).digest() == half_repaired.plan().digest()
+    back = undo(where, half_repaired)
+    assert [step.kind for step in back.steps] == ["restore"]

@@ -45,17 +45,32 @@ def refusal(done: Done, code: int) -> str:
 # -- what is there ----------------------------------------------------------------------------------------------------
 
 
+COMMANDS = (
+    "demo",
+    "list",
+    "triage",
+    "plan",
+    "apply",
+    "undo",
+    "resume",
+    "pause",
+    "open",
+    "runs",
+    "show",
+    "verify",
+    "lab",
+)
+
+
 def test_the_help_names_every_command_and_the_exit_codes() -> None:
     done = mend("--help")
     assert done.returncode == 0
-    for name in ("demo", "list", "triage", "plan", "apply", "undo", "resume", "open", "runs", "show", "verify", "lab"):
+    for name in COMMANDS:
         assert f"\n  {name} " in done.stdout
     assert "2 a plan waits" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "list", "triage", "plan", "apply", "undo", "resume", "open", "runs", "show", "verify", "lab"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     assert mend(command, "--help").returncode == 0
 
@@ -106,6 +121,7 @@ BAD = [
     (["apply", "failed_migration", "-t", "production", "--auto-approve"], 1, "No target is called"),
     (["undo", "000000"], 1, "No run is called"),
     (["resume", "000000"], 1, "No run is called"),
+    (["pause", "000000"], 1, "No run is called"),
     (["show", "000000"], 1, "No run is called"),
     (["verify", "000000"], 1, "No run is called"),
     (["open", "nonsense"], 1, "No runbook is called"),

@@ -109,7 +109,7 @@ WORDINGS = [
     (
         'ERROR:  insert or update on table "orders" violates foreign key constraint "fk"\nDETAIL:  Key (user_id, shop_id)=(7, 1) is not present in table "users".',
         "foreign_key_violation",
-        {"table": "orders", "constraint": "fk", "columns": "user_id, shop_id"},
+        {"table": "orders", "constraint": "fk", "columns": "user_id, shop_id", "parent": "users"},
     ),
     (
         'ERROR:  update or delete on table "users" violates RESTRICT setting of foreign key constraint "fk" on table "orders"',
@@ -519,8 +519,10 @@ REAL = [
     (["create table t (a int not null)", "insert into t values (null)"], "not_null_violation", {"table": "t", "columns": "a"}),
     (["create table t (a int)", "insert into t values (0)", "alter table t add constraint c check (a > 0)"], "not_null_violation", {"table": "t", "constraint": "c"}),
     (["create table t (a int constraint c check (a > 0))", "insert into t values (0)"], "not_null_violation", {"table": "t", "constraint": "c"}),
-    (["create table p (a int primary key)", "create table t (b int constraint f references p)", "insert into t values (1)"], "foreign_key_violation", {"table": "t", "constraint": "f", "columns": "b"}),
-    (["create table p (a int primary key)", "create table t (b int references p)", "insert into p values (1); insert into t values (1)", "delete from p"], "foreign_key_violation", {"table": "t", "parent": "p"}),
+    (["create table p (a int primary key)", "create table t (b int constraint f references p)", "insert into t values (1)"], "foreign_key_violation", {"table": "t", "constraint": "f", "columns": "b", "parent": "p"}),
+    (["create table p (a int primary key)", "create table t (b int)", "insert into t values (1)", "alter table t add constraint f foreign key (b) references p (a)"], "foreign_key_violation", {"table": "t", "constraint": "f", "columns": "b", "parent": "p (a)"}),
+    (["create table p (a int)", "create table t (b int)", "alter table t add constraint f foreign key (b) references p(a)"], "foreign_key_violation", {"table": "t", "constraint": "f", "columns": "b", "parent": "p(a)"}),
+    (["create table p (a int primary key)", "create table t (b int references p)", "insert into p values (1); insert into t values (1)", "delete from p"], "foreign_key_violation", {"table": "t", "parent": "p", "columns": None}),
     (["create table p (a int)", "create table t (b int references p (a))"], "foreign_key_violation", {"parent": "p"}),
     (["set statement_timeout = 50", "select pg_sleep(5)"], "slow_migration", {}),
     (["create table t (a int)", "create view v as select a from t", "alter table t drop column a"], "rollback_failure", {"table": "t", "columns": "a"}),

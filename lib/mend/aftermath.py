@@ -32,11 +32,15 @@ def undo_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
     _require_as_remembered(target, applied)
     _require_no_other_undo(target, applied)
     found = outcomes(target, applied)
-    if half := [n for n, outcome in found.items() if outcome.state == "partial"]:
+    half = {n for n, outcome in found.items() if outcome.state == "partial"}
+    repairs = {
+        n for n in half if applied.plan.steps[n].kind == "backfill"
+    }  # what is done of them can be given back as it is
+    if half - repairs:
         raise Refused(
-            f"Step {half[0] + 1} of run {applied.run_id} is half done. Nothing was changed. First `mend resume {applied.run_id}`, then undo."
+            f"Step {min(half - repairs) + 1} of run {applied.run_id} is half done. Nothing was changed. First `mend resume {applied.run_id}`, then undo."
         )
-    done = frozenset(n for n, outcome in found.items() if outcome.state == "done")
+    done = frozenset(n for n, outcome in found.items() if outcome.state == "done") | repairs
     if not done:
         raise Refused(
             f"No step of run {applied.run_id} took effect, so there is nothing to take back. Nothing was changed."

@@ -180,6 +180,21 @@ def resume(run: RunId, json: Json = False) -> int:
     return commands.follow(run, "resume", json=json)
 
 
+@app.command()
+def pause(
+    run: RunId,
+    off: Annotated[bool, typer.Option("--off", help="Go on.")] = False,
+    json: Json = False,
+) -> int:
+    """Hold a run's backfill between two batches, within about a second; ``--off`` lets it go on.
+
+    It holds no row lock meanwhile; other runs stay kept away from the target.
+    """
+    from mend import commands
+
+    return commands.pause(run, off=off, json=json)
+
+
 @app.command(name="open")
 def open_(
     slug: Slug,

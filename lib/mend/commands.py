@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mend import parameters, screen
-from mend.errors import InvalidParameter, MendError, NotApproved, ProjectBroken
+from mend.errors import InvalidParameter, MendError, NotApproved, ProjectBroken, RecordDamaged, Refused
+from mend.journal import now
 
 if TYPE_CHECKING:
     from mend.archive import Record
@@ -203,6 +204,52 @@ def follow(run_id: str, action: Literal["undo", "resume"], *, json: bool) -> int
     return told(
         *run(slug, parameters.validated(slug, record.opened["parameters"]), action=action, of=record.run_id), json=json
     )
+
+
+def pause(run_id: str, *, off: bool, json: bool) -> int:
+    """Set or lift the flag of the run that applies a plan: the one named, or what was started from it.
+
+    Raises: RunNotFound; Refused where nothing of it is running.
+    """
+    from mend import archive, pausing, provenance
+
+    named = archive.find(run_id)
+    running = [record for record in (named, *archive.children(named.run_id)) if _applies(record)]
+    if not running:
+        raise Refused(
+            f"Run {named.run_id} is not applying anything now. Nothing was changed. `mend runs` lists what there is."
+        )
+    for record in running:
+        if off:
+            pausing.lift(record.path)
+        else:
+            who = provenance.who()
+            pausing.set_flag(record.path, by=f"{who['os_user']} on {who['host']}", since=now())
+        _tell_pause(record, off=off, json=json)
+    return 0
+
+
+def _applies(record: Record) -> bool:
+    """Whether a run has begun to apply its plan, and not ended."""
+    from mend import account
+
+    try:
+        events = record.journal.events()
+    except RecordDamaged:
+        return False
+    began = next((n for n, event in enumerate(events) if event.kind == "apply_started"), None)
+    ended = any(event.kind == "left" for event in events)  # sealed by the run that went on for it
+    return began is not None and not ended and not account.is_closed(events[began:])
+
+
+def _tell_pause(record: Record, *, off: bool, json: bool) -> None:
+    if json:
+        screen.document({"run_id": record.run_id, "paused": not off})
+    elif off:
+        screen.out(f"run {record.run_id} goes on")
+    else:
+        screen.out(f"run {record.run_id} stops before its next batch, within about a second")
+        screen.out("back   " + screen.command(f"mend pause {record.run_id} --off"))
 
 
 def open_in_lab(slug: str, values: Mapping[str, Any]) -> int:

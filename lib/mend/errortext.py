@@ -45,7 +45,12 @@ _CONCURRENT = re.compile(
     r"\b(?:CREATE(?:\s+UNIQUE)?|DROP)\s+INDEX\s+CONCURRENTLY\b|\bREINDEX\b[^;\n]{0,60}\bCONCURRENTLY\b", re.IGNORECASE
 )
 _WAITING = re.compile(r"Process (\d+) waits for \w+ on [^;\n]{1,100}; blocked by process (\d+)")
-_KEY = re.compile(r"Key \((?P<columns>[^=\n]{1,300}?)\)=\(")
+_KEY = re.compile(r"Key \((?P<columns>[^=\n]{1,300}?)\)=\((?![^\n]{0,2000}\) is still referenced from )")
+_ABSENT = re.compile(r"\) is not present in table \"(?P<parent>[^\"\n]{1,200})\"")
+_REFERS = re.compile(
+    rf"\bCONSTRAINT\s+{_NAME}\s+FOREIGN\s+KEY\s*\((?P<columns>[^()\n]{{1,300}})\)\s*REFERENCES\s+{_NAME}(?P<keys>\s*\([^()\n]{{1,300}}\))?",
+    re.IGNORECASE,
+)
 _TROUBLE = re.compile(r"\bTraceback\b|Error\b|\b(?:ERROR|FATAL|FAILED)\b|\[exit [1-9]")
 _FIELD = re.compile(r"^\s*(SCHEMA|TABLE|COLUMN|CONSTRAINT) NAME:\s+(\S[^\n]*)$", re.MULTILINE)
 
@@ -145,9 +150,14 @@ class ErrorText:
             names["columns"] = names.pop("column")
         if key := _KEY.search(near):
             names.setdefault("columns", key["columns"])
+        if absent := _ABSENT.search(near):
+            names["parent"] = absent["parent"]
         quoted = _STATEMENT.search(self.text, at)
-        if quoted and (table := _TABLE.search(next(filter(None, quoted.groups())))):
+        statement = next(filter(None, quoted.groups())) if quoted else ""
+        if table := _TABLE.search(statement):
             names.setdefault("table", table[1].replace('"', ""))
+        if key := _REFERS.search(statement):
+            names |= {"constraint": key[1], "columns": key["columns"], "parent": key[3] + (key["keys"] or "")}
         if "schema" in names and "table" in names and "." not in names["table"]:
             names["table"] = f"{names['schema']}.{names['table']}"
         names.pop("schema", None)

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mend import files, forecast, ledger, mishap, project_step, queries, resolve
+from mend import backfill, files, forecast, giveback, ledger, mishap, project_step, queries, resolve
 from mend.errors import (
     Interrupted,
     MendError,
@@ -37,6 +38,7 @@ _HOLD_WAIT_S = 5.0
 _RETRY_STATES = {"55P03", "40P01"}  # lock_not_available, deadlock_detected: nothing was done, asking again is safe
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _IDLE_TIMEOUT_MS = 60_000
+_BATCH_LOCK_MS = 500
 
 
 def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[int] = frozenset()) -> None:
@@ -331,11 +333,40 @@ def _run_invalid_index(writer: Writer, n: int, step: Step) -> int:
     return 0
 
 
+def _run_backfill(writer: Writer, n: int, step: Step) -> int:
+    """Many rows, in batches that are transactions of their own; `backfill` resumes by itself from where it stands."""
+    with writer.target.reading(writer.run_id) as conn:
+        resolve.require(conn, step.before, f"Step {n + 1}")
+    run = backfill.run if step.kind == "backfill" else giveback.run
+    return run(writer, n, step, partial(_batches, writer))
+
+
+@contextmanager
+def _batches(writer: Writer, name: str) -> Iterator[Connection]:
+    """A session for batches: the dead-man timeouts for all of them.
+
+    lock_timeout stays far below deadlock_timeout, so that where a batch and the application wait for each other it is the batch that
+    gives way, before PostgreSQL looks for somebody to cancel: also where it waits for a second lock after a first.
+    """
+    with writer.target.writing(name, version_num=writer.identity.version_num) as conn:
+        detected_ms = conn.exec_driver_sql(
+            "select cast(setting as int4) from pg_settings where name = 'deadlock_timeout'"
+        ).scalar_one()
+        lock_ms = max(1, min(writer.lock_timeout_ms, _BATCH_LOCK_MS, detected_ms // 4))
+        conn.exec_driver_sql(f"set lock_timeout = {int(lock_ms)}")
+        conn.exec_driver_sql(f"set statement_timeout = {int(writer.statement_timeout_ms)}")
+        conn.exec_driver_sql(f"set idle_in_transaction_session_timeout = {_IDLE_TIMEOUT_MS}")
+        conn.exec_driver_sql("set row_security = off")
+        yield conn
+
+
 _KINDS: Mapping[str, Callable[[Writer, int, Step], int]] = {
     "sql": _run_either,
     "upgrade": _run_upgrade,
     "file": _run_file,
     "invalid_index": _run_invalid_index,
+    "backfill": _run_backfill,
+    "restore": _run_backfill,
 }
 
 
@@ -354,4 +385,7 @@ def resume(writer: Writer, plan: Plan, found: Mapping[int, resolve.Outcome]) -> 
 
 
 def _restarted(step: Step) -> Step:
+    """A repair of rows goes on by itself from its checkpoints; anything else clears what it left and begins anew."""
+    if step.kind in ("backfill", "restore"):
+        return step
     return replace(step, statements=(*step.restart, *step.statements), before=())

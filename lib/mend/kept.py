@@ -89,7 +89,7 @@ def keepings(changes: Sequence[Change], *, keeper: Keeper, purpose: str, content
 
 def _fits_or_fails(change: Change, keys: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether the way back either loses nothing or fails: integers into a smaller type; a key's texts too, though their spaces go."""
-    old, new = _type(change.before or ""), _type(change.after or "")
+    old, new = type_of(change.before or ""), type_of(change.after or "")
     integers = {"smallint", "integer", "bigint"}
     texts = all(re.fullmatch(r"text|character varying(\(\d+\))?", one) for one in (old, new))
     return {old, new} <= integers or (
@@ -116,17 +116,17 @@ def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...
     owner, name = names.parent(change.identity), names.last(change.identity)
     place, definition = _name(schema, key, change.identity), change.after or ""
     types = {one: content.get(("column", f"{owner}.{one}"), "") for one in primary_key}
-    keys = ", ".join(f"{_kept(one, types[one])} as {one}" for one in primary_key)
-    same = " and ".join(f"{_kept(f't.{one}', types[one])} = k.{one}" for one in primary_key)
+    keys = ", ".join(f"{as_kept(one, types[one])} as {one}" for one in primary_key)
+    same = " and ".join(f"{as_kept(f't.{one}', types[one])} = k.{one}" for one in primary_key)
     # Where the column comes back with a default, a null must be kept too: it would come back as the default.
     filled = ("default", change.identity) in content and change.before is None
-    some = "" if filled else f" where {_kept(name, definition)} is not null"
+    some = "" if filled else f" where {as_kept(name, definition)} is not null"
     keep = (
         *_alone_with(owner, content),
-        Statement(f"create table {place} as select {keys}, {_kept(name, definition)} as {name} from {owner}{some}"),
+        Statement(f"create table {place} as select {keys}, {as_kept(name, definition)} as {name} from {owner}{some}"),
         _comment(place, change.identity),
     )
-    value = _restored(f"k.{name}", definition)
+    value = as_restored(f"k.{name}", definition)
     if change.before is not None:
         made = f"cast(t.{name} as text)"
         note = (
@@ -152,13 +152,13 @@ def table(schema: str, key: str, identity: str, *, content: Facets) -> Keeping:
 
     Raises: NotInvertible where its columns are not known.
     """
-    columns = _columns(identity, content)
+    columns = columns_of(identity, content)
     if not columns:
         raise NotInvertible(f"the columns of {identity} are not known, so its rows could not be kept")
     stored = [name for name, definition in columns.items() if " generated always as (" not in definition]
     place, own = _name(schema, key, identity), ", ".join(stored)
-    copies = ", ".join(f"{_kept(name, columns[name])} as {name}" for name in stored)
-    values = ", ".join(_restored(name, columns[name]) for name in stored)
+    copies = ", ".join(f"{as_kept(name, columns[name])} as {name}" for name in stored)
+    values = ", ".join(as_restored(name, columns[name]) for name in stored)
     positions, finish = _positions(schema, key, identity, columns, content)
     return Keeping(
         keep=(
@@ -172,14 +172,14 @@ def table(schema: str, key: str, identity: str, *, content: Facets) -> Keeping:
     )
 
 
-def _columns(identity: str, content: Facets) -> dict[str, str]:
+def columns_of(identity: str, content: Facets) -> dict[str, str]:
     """A table's columns, its parents' included: a snapshot lists those with the parent."""
     found = {}
     for kind in ("partition", "inherits"):
         for parent in filter(
             None, re.split(r" (?=FOR VALUES|DEFAULT)", content.get((kind, identity), ""))[0].split(", ")
         ):
-            found.update(_columns(parent, content))
+            found.update(columns_of(parent, content))
     own = {
         names.last(one): text
         for (kind, one), text in content.items()
@@ -247,22 +247,22 @@ def _positions(
     return (Statement(f"create table {place} as {lines}"), _comment(place, f"{owner} (sequences)")), tuple(finish)
 
 
-def _type(definition: str) -> str:
+def type_of(definition: str) -> str:
     """The type of a column, without collation, identity or expression."""
     return re.split(r" collate | generated ", definition)[0]
 
 
 def _is_own(definition: str) -> bool:
     """Whether the type is the user's or an extension's: those are qualified, PostgreSQL's are not."""
-    return len(names.split(_type(definition))) > 1
+    return len(names.split(type_of(definition))) > 1
 
 
-def _kept(value: str, definition: str) -> str:
+def as_kept(value: str, definition: str) -> str:
     return f"cast({value} as text)" if _is_own(definition) else value
 
 
-def _restored(value: str, definition: str) -> str:
-    return f"cast({value} as {_type(definition)})" if _is_own(definition) else value
+def as_restored(value: str, definition: str) -> str:
+    return f"cast({value} as {type_of(definition)})" if _is_own(definition) else value
 
 
 def _literal(text: str) -> str:

@@ -72,6 +72,12 @@ def shown(parts: Iterable[str], text: str) -> Shown:
     return Shown(f'{style_element()}<div class="mend">{"".join(parts)}</div>', text.rstrip())
 
 
+def joined(*parts: Shown | None) -> Shown:
+    """Fragments one below the other."""
+    there = [part for part in parts if part is not None]
+    return Shown("".join(part.html for part in there), "\n".join(part.text for part in there))
+
+
 def escape(value: Any) -> str:
     """Text that is only text: no tag, no attribute end, and no invisible character that reorders what is read."""
     return html.escape("".join(c if c.isprintable() or c in "\n\t " else f"\\u{ord(c):04x}" for c in str(value)))

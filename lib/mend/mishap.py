@@ -18,6 +18,8 @@ from mend.errors import (
 from mend.plan import Step
 from mend.writer import Writer
 
+_OF_ROWS = ("backfill", "restore")  # they note in the target how far they are
+
 
 def failed(writer: Writer, n: int, step: Step, error: DBAPIError) -> MendError:
     """What a driver's error means for the step, journaled; the outcome is looked up where it is in doubt."""
@@ -35,7 +37,9 @@ def failed(writer: Writer, n: int, step: Step, error: DBAPIError) -> MendError:
             sqlstate=code,
         )
     further = (
-        f"`mend resume {writer.run_id}` clears that and goes on, once the cause is mended."
+        "Rows that share its key have come meanwhile. Make a new plan: it clears what is left, mends them too, and builds again."
+        if code == "23505" and outcome == "partial"
+        else f"`mend resume {writer.run_id}` clears that and goes on, once the cause is mended."
         if outcome == "partial"
         else "Run as a role that may do this and from which row security hides nothing, then make a new plan."
         if code == "42501"
@@ -49,7 +53,7 @@ def stopped(writer: Writer, n: int, step: Step, error: MendError) -> MendError:
     nothing_sent = isinstance(error, PreconditionFailed | Refused)
     state, outcome = (
         ("", "unknown")
-        if isinstance(error, OutcomeUnknown)
+        if isinstance(error, OutcomeUnknown) and step.kind not in _OF_ROWS
         else ("", "rolled_back")
         if nothing_sent
         else _state_after(writer, n, step)
@@ -91,6 +95,8 @@ def _state_after(writer: Writer, n: int, step: Step) -> tuple[str, str]:
     sentence = {
         "not_done": f"It was rolled back ({found.how}).",
         "done": f"It took effect all the same ({found.how}).",
-        "partial": f"It left something behind: {found.how}.",
+        "partial": f"It is done in part: {found.how}."
+        if step.kind in _OF_ROWS
+        else f"It left something behind: {found.how}.",
     }[found.state]
     return sentence, "rolled_back" if found.state == "not_done" else found.state

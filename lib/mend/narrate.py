@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mend import progress as lines
+
 _POLL_S = 0.15
-_SPOKEN = {"step_started", "step_retried"}  # a run tells these itself, on stderr
+_SPOKEN = {"step_started", "step_retried", "throttled"}  # a run tells these itself, on stderr
 
 
 @contextmanager
@@ -68,6 +70,10 @@ def sentence(event: dict[str, Any]) -> str:
             return (
                 f"Step {step}: no lock yet, attempt {payload.get('attempt')}; trying again in {payload.get('wait_s')} s"
             )
+        case "batch_sample":
+            return lines.line(step - 1, lines.from_payload(payload))
+        case "throttled":
+            return f"Step {step}: {payload.get('why')}"
         case "step_failed":
             return f"Step {step} failed: {payload.get('message')}"
         case "step_done":

@@ -14,7 +14,7 @@ from mend.journal import canonical, sha256
 
 DIGEST_LENGTH = 16  # hex digits: 64 bits, short enough to be read aloud on a call
 
-StepKind = Literal["sql", "upgrade", "file", "invalid_index"]
+StepKind = Literal["sql", "upgrade", "file", "invalid_index", "backfill", "restore"]
 
 
 @dataclass(frozen=True)

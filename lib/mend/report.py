@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def page(record: Record, notebook: Path) -> str:
             if value
         ),
         story=f"<section>{told.body}</section>",
-        timeline="".join(_line(event) for event in events),
+        timeline=_timeline(events),
         footer=_footer(record, events),
     )
 
@@ -158,6 +159,21 @@ def _when(started: str, ended: str) -> str:
         return ""
     seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
     return f"{started[:19].replace('T', ' ')} UTC, for {seconds:,.1f} s"
+
+
+def _timeline(events: Sequence[Event]) -> str:
+    """Every event in a row; the samples of a backfill that follow each other, a second apart, in one."""
+    rows: list[str] = []
+    for kind, group in groupby(events, key=lambda event: (event.kind, event.payload.get("step"))):
+        alike = list(group)
+        rows += [_samples(alike)] if kind[0] == "batch_sample" and len(alike) > 1 else map(_line, alike)
+    return "".join(rows)
+
+
+def _samples(events: Sequence[Event]) -> str:
+    first, last = events[0], events[-1]
+    said = f"{narrate.sentence(last.__dict__)} ({len(events)} samples, the last of {last.time[11:19]})"
+    return f"<tr><td>{first.seq}–{last.seq}</td><td>{escape(first.time[11:23])}</td><td>{escape(said)}</td></tr>"
 
 
 def _line(event: Event) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from mend import catalog, queries
+from mend import batch, catalog, checkpoints, queries
 from mend.errors import OutcomeUnknown, PreconditionFailed
 from mend.journal import Event, sha256
 from mend.plan import Expect, Plan, Step
@@ -95,6 +95,8 @@ def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outc
     xids = [str(event.payload["xid"]) for event in events if event.kind == "step_xid"]
     if step.kind == "file":
         return by_content(n, step)
+    if step.kind in ("backfill", "restore"):
+        return by_checkpoints(target, step)
     if step.kind == "upgrade":
         return _by_transactions(target, n, step, xids)
     if step.kind == "sql" and step.transactional:
@@ -117,6 +119,21 @@ def by_content(n: int, step: Step) -> Outcome:
     raise OutcomeUnknown(
         f"Step {n + 1} ({step.says}): {path} holds neither the old text nor the new one. Nothing was started. Look at the file, then make a new plan."
     )
+
+
+def by_checkpoints(target: Target, step: Step) -> Outcome:
+    """A repair of many rows, or its way back, judged by what it notes with every batch in schema mend."""
+    job = batch.job_of(step)
+    with target.reading() as conn:
+        found = checkpoints.standing(conn, job)
+    how = f"{job.table('range')} says {found.state}, {found.rows:,} rows changed, {found.open_ranges} of {found.ranges} ranges open"
+    ends = {"backfill": "done", "restore": "restored"}
+    if found.state == ends[step.kind]:
+        return Outcome("done", how)
+    begun = {"backfill": ("open",), "restore": ("restoring",)}
+    if found.state in begun[step.kind]:
+        return Outcome("partial", how)
+    return Outcome("not_done", how if found.state != "absent" else f"{job.table('range')} was never made")
 
 
 def _by_transaction(target: Target, n: int, step: Step, xid: str) -> Outcome:

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +34,9 @@ from mend.errors import (
     RunNotFound,
     VerificationFailed,
 )
-from mend.markup import Shown
+from mend.markup import Shown, joined
 from mend.plan import Plan
+from mend.progress import Heartbeat, Live
 from mend.project import Project, find_python
 from mend.writer import Writer
 
@@ -102,7 +104,7 @@ class Run:
     def __init__(self, slug: str, values: Mapping[str, Any]) -> None:
         self.slug, self.values = slug, dict(values)
         self.action = _action()
-        self._progress: Callable[[str], None] = _say
+        self._progress = _progress()
         self.mode: ModuleType = importlib.import_module(f"mend.modes.{slug}")
         self.record, self.sealed_by_parent = _record(slug, self.values, self.action)
         self.journal = self.record.journal
@@ -341,9 +343,8 @@ class Run:
             progress("verifying")
             self.verify()  # at once: whoever closes the page now leaves a record that says how it ended
             self._close()
-            return show.outcome(
-                "Applied, and verified on a new connection. Run the cells below to read it.", self.outcome
-            )
+            ended = "Applied, and verified on a new connection. Run the cells below to read it."
+            return joined(self._drawn_pace(), show.outcome(ended, self.outcome))
 
         capture.display(widgets.approval(database=self.identity.database, digest=plan.digest(), apply=apply))
 
@@ -373,6 +374,15 @@ class Run:
             statement_timeout_ms=self.target.settings.statement_timeout_ms,
             project=self.site.project,
         )
+        try:
+            self._execute(writer, plan)
+        finally:
+            self._show_pace()
+        self.done = True
+        self._keep_catalog(lineage.AFTER)
+        capture.display(show.outcome(f"All {len(plan.steps)} steps of plan {plan.digest()} ran.", "applied"))
+
+    def _execute(self, writer: Writer, plan: Plan) -> None:
         if self.action == "resume":
             execute.resume(writer, plan, aftermath.outcomes(self.target, self._applied))
             self._seal_left([one for one in self._applied.runs if one.run_id != self.run_id])
@@ -380,9 +390,19 @@ class Run:
             execute.undo(writer, plan)
         else:
             execute.apply(writer, plan)
-        self.done = True
-        self._keep_catalog(lineage.AFTER)
-        capture.display(show.outcome(f"All {len(plan.steps)} steps of plan {plan.digest()} ran.", "applied"))
+
+    def _show_pace(self) -> None:
+        """How the batches went, also of a step that failed."""
+        with suppress(MendError):  # of a damaged journal the error that follows tells
+            if drawn := self._drawn_pace():
+                capture.display(drawn)
+
+    def _drawn_pace(self) -> Shown | None:
+        if not self.journal.of("batch_sample"):
+            return None
+        from mend import plots
+
+        return plots.pace(self.journal.events())
 
     def _keep_catalog(self, name: str) -> None:
         with self.target.reading(self.run_id) as conn:
@@ -480,6 +500,17 @@ def _action() -> archive.Action:
 def _say(text: str) -> None:
     """One line for who watches, and a heartbeat for papermill."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _progress() -> Callable[[str], None]:
+    """Where a run says how it goes.
+
+    The command that started this kernel reads each batch in the journal; under plain papermill and in JupyterLab a line now and then
+    does, because each stays in the notebook.
+    """
+    if os.environ.get("MEND_RUN") and not interactive():
+        return lambda text: None if isinstance(text, Live) else _say(text)
+    return Heartbeat(_say)
 
 
 def _stale(lines: list[str]) -> PlanIsStale:

@@ -9,12 +9,17 @@ import os
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mend.progress import Heartbeat, Live
+
 _CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
 _GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, the terminal of a session that was dropped
+_ERASE = "\r\x1b[2K"
+_BAR = 20  # columns
 documents = 0  # printed by this process: with --json it is exactly one a command
 
 
@@ -27,8 +32,8 @@ def command(line: str) -> str:
 
 
 def say(line: str) -> None:
-    """One line of progress."""
-    _progress(line, "dim")
+    """One line of progress; a live one stays at the bottom of a terminal until the next line, and is rare in a log."""
+    _standing.say(line) if isinstance(line, Live) and _coloured() else _in_a_log(line)
 
 
 def heading(line: str) -> None:
@@ -43,6 +48,7 @@ def complain(message: str) -> None:
 
 def out(text: str) -> None:
     """A line of the answer.  A reader that has gone away (``mend runs | head -1``) changes nothing about the outcome."""
+    _standing.erase()
     try:
         print(_harmless(text), flush=True)
     except OSError as error:
@@ -76,12 +82,67 @@ def _progress(line: str, style: str) -> None:
     """A terminal gets colour; a log gets the plain line.  rich is loaded only for a terminal."""
     line = _harmless(line)
     with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on, or ends in order
-        if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        if _coloured():
             from rich.console import Console
 
+            _standing.erase()
             Console(stderr=True, highlight=False).print(line, style=style, markup=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def _coloured() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+
+
+class _Standing:
+    """The live line at the bottom of a terminal.
+
+    Drawn when there is something new, and by nobody else's thread: a process that is killed leaves no hidden cursor behind.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # the journal's narrator and the kernel's stderr speak from threads of their own
+        self._there = False
+
+    def say(self, line: Live) -> None:
+        """Put the line in place of the one that stands there."""
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        with self._lock, contextlib.suppress(OSError):
+            sys.stderr.write(_ERASE)
+            console.print(_bar(line, console.width - 1), end="", soft_wrap=True)
+            sys.stderr.flush()
+            self._there = True
+
+    def erase(self) -> None:
+        """Take it away, before something that stays is printed."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._there:
+                sys.stderr.write(_ERASE)
+                sys.stderr.flush()
+                self._there = False
+
+
+def _bar(line: Live, columns: int) -> Any:
+    """The line as rich text, cut to the width; before it how much is done."""
+    from rich.text import Text
+
+    text = Text(no_wrap=True, overflow="ellipsis")
+    if line.share is not None:
+        room = _BAR if columns > 5 * _BAR else _BAR // 2
+        done, left = "\u2501\u2501" if "utf" in (sys.stderr.encoding or "").lower() else "=-"
+        full = round(line.share * room)
+        text.append(done * full, "cyan").append(left * (room - full), "dim").append(" ")
+        text.append(f"{line.share:4.0%} ", "bold")
+    text.append(_harmless(line))
+    text.truncate(columns, overflow="ellipsis")
+    return text
+
+
+_standing = _Standing()
+_in_a_log = Heartbeat(lambda line: _progress(line, "dim"))
 
 
 def _harmless(text: str) -> str:

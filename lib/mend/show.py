@@ -164,7 +164,7 @@ def _step(n: int, step: Step) -> str:
         diff(str(step.arguments["diff"])) if "diff" in step.arguments else "",
         facts({
             "locks": _locks(step) or "none",
-            "in a transaction": "yes" if step.transactional else "no",
+            "in a transaction": _transactions(step),
             "rewrites the table": {True: "yes", None: "unknown"}.get(step.rewrite, "no"),
             "rows": "" if step.rows_expected is None else f"{step.rows_expected:,}",
             "about": "" if step.estimated_s is None else "under 1 s" if step.estimated_s < 1 else f"{step.estimated_s:,.0f} s",
@@ -181,6 +181,12 @@ def _locks(step: Step) -> str:
     )
 
 
+def _transactions(step: Step) -> str:
+    if step.kind in ("backfill", "restore"):
+        return "a short one for each batch"
+    return "one transaction" if step.transactional else "no transaction"
+
+
 def _terms(step: Step) -> str:
     """Locks, transaction, rewrite, rows and time of a step, in one line."""
     locks = _locks(step) or "none"
@@ -189,7 +195,7 @@ def _terms(step: Step) -> str:
     )
     rows = f"; about {step.rows_expected:,} rows" if step.rows_expected is not None else ""
     takes = f"; about {step.estimated_s:g} s" if step.estimated_s is not None else ""
-    return f"-- locks: {locks}; {'one transaction' if step.transactional else 'no transaction'}{rewrite}{rows}{takes}"
+    return f"-- locks: {locks}; {_transactions(step)}{rewrite}{rows}{takes}"
 
 
 def _plan_text(made: Plan) -> str:

@@ -53,9 +53,10 @@ def _matched(signature: Signature, error: ErrorText) -> list[Sign]:
     confidence = signature.confidence + (0.3 * (1 - signature.confidence) if confirmed else 0)
     says = signature.says + (f" (SQLSTATE {signature.sqlstate})" if signature.sqlstate else "")
     found = {key: value for key, value in last.groupdict().items() if value}
-    found = error.around(last.start()) | {
-        {"branch": "revision", "column": "columns"}.get(key, key): value for key, value in found.items()
-    }
+    around = error.around(last.start())
+    if around.get("parent", "").partition("(")[0].strip().rpartition(".")[2] == found.get("parent"):
+        del found["parent"]  # the statement names its columns too
+    found = around | {{"branch": "revision", "column": "columns"}.get(key, key): value for key, value in found.items()}
     if signature.slug == DEADLOCK and error.pids:
         found["pids"] = ", ".join(map(str, error.pids))
     return [

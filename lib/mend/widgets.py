@@ -1,4 +1,4 @@
-"""The two widgets of a runbook in JupyterLab; the only module that imports ipywidgets.
+"""The widgets of a runbook in JupyterLab; the only module that imports ipywidgets.
 
 They mirror and ask; they are never evidence.  What a widget shows stands beside it, or in the journal, as plain HTML too.
 """
@@ -14,6 +14,7 @@ from mend import show
 from mend.errors import Interrupted, MendError
 from mend.markup import Shown, escape
 from mend.parameters import Parameter
+from mend.progress import Live
 
 Progress = Callable[[str], None]
 
@@ -63,6 +64,28 @@ def _dim(text: str) -> str:
     return f'<div style="margin:-.3rem 0 .3rem 11.4rem;opacity:.65;font-size:12px">{escape(text)}</div>'
 
 
+class Bar:
+    """How far a long step is: a bar, and the line of its last sample; hidden until there is one."""
+
+    def __init__(self) -> None:
+        self._bar = ipw.FloatProgress(min=0, max=1, layout=ipw.Layout(width="100%"), _dom_classes=("mend-bar",))
+        self._line = ipw.HTML(_dom_classes=("mend-bar-line",))
+        self.widget = ipw.VBox(
+            [self._bar, self._line], layout=ipw.Layout(width="44rem", max_width="100%", display="none")
+        )
+
+    def say(self, line: Live) -> None:
+        """Show a sample in place of the one before; where nobody knows how much is left, the bar says only that it goes on."""
+        self.widget.layout.display = ""
+        self._bar.value = 1.0 if line.share is None else line.share
+        self._bar.bar_style = "warning" if line.slowed else "" if line.share is None else "info"
+        self._line.value = f"<span>{escape(line)}</span>"
+
+    def end(self) -> None:
+        """All is over: a bar that stands still says nothing."""
+        self.widget.layout.display = "none"
+
+
 class Approval:
     """Asks for the name of the database, then applies the plan once, and shows how it goes."""
 
@@ -84,11 +107,12 @@ class Approval:
             _dom_classes=("mend-approval-apply",),
         )
         self.area = ipw.HTML(_dom_classes=("mend-approval-result",))
+        self.bar = Bar()
         question = ipw.HTML(
             f"<p>This changes the database <b>{escape(database)}</b>. To apply the plan above, type the name of the database.</p>"
         )
         self.widget = ipw.VBox(
-            [question, ipw.HBox([self.name, self.button]), self.area], _dom_classes=("mend-approval",)
+            [question, ipw.HBox([self.name, self.button]), self.bar.widget, self.area], _dom_classes=("mend-approval",)
         )
         self.name.observe(self._typed, names="value")
         self.button.on_click(self._clicked)
@@ -115,9 +139,13 @@ class Approval:
         except KeyboardInterrupt:
             ended = show.error(Interrupted())
         finally:
+            self.bar.end()
             self._show(ended or show.outcome("Run the next cells to verify it.", "applied"))
 
     def _say(self, line: str) -> None:
+        if isinstance(line, Live):
+            self.bar.say(line)
+            return
         self._lines.append(line)
         self.area.value = show.progress(self._lines).html
 
