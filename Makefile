@@ -35,7 +35,8 @@ format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout --keep-id runbooks/*.ipynb
 bench: $(DEV)
-	$(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/backfill.py $(ARGS)
 lab: $(RUN)
 	$(BIN)/mend lab list
 new: $(RUN)

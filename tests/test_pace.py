@@ -13,7 +13,7 @@ from mend.pace import Pace, Reason, Sample
 LAG = Reason("lag r", "replica r is 14 s behind, the limit is 10 s")
 HALF = Reason("vacuum", "autovacuum of t is running: half the pace", 0.5)
 NOTE = Reason("unseen lag", "the lag cannot be seen", 1.0)
-PAUSED = Reason("paused", "paused by me", stop=True)
+PAUSED = Reason("paused", "paused by me", stop=True, remedy="; lift it")
 
 
 class Clock:
@@ -201,6 +201,17 @@ def test_a_worker_that_waits_goes_on_when_it_is_let_or_stopped() -> None:
         assert went.wait(10)
 
 
+def test_of_a_paused_backfill_nobody_knows_how_much_time_is_left(clock: Clock) -> None:
+    pace = Pace(clock=clock)
+    pace.ran(rows=100, seconds=0.1)
+    for reasons, left in (((), 9.0), ((PAUSED,), None)):
+        clock.now += 1
+        pace.told(reasons)
+        sample = pace.sample(total=1000)
+        assert sample is not None
+        assert sample.left_s == left
+
+
 def test_the_deadline_ends_even_a_pause(clock: Clock) -> None:
     pace = Pace(clock=clock, deadline_s=60)
     pace.told([PAUSED])
@@ -241,7 +252,7 @@ def test_the_end_of_a_pause_is_said_at_once(clock: Clock) -> None:
     pace.told([PAUSED])
     clock.now += 0.25
     pace.told([])
-    assert pace.news() == (PAUSED.says, "at full pace again")
+    assert pace.news() == ("paused by me; lift it", "at full pace again")
 
 
 def test_a_note_slows_nothing_and_is_said_once(clock: Clock) -> None:

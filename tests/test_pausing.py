@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
+import psycopg
 import pytest
+from fix_bench import Bench
 from mend import __main__ as command
-from mend import archive, pausing
+from mend import archive, execute, pausing
+from mend.lab.shop import plain
+from mend.plan import Plan
+
+
+def until(seen: Callable[[], Any]) -> Any:
+    """Poll until something is there."""
+    deadline = time.monotonic() + 60
+    while not (found := seen()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture
@@ -30,6 +47,7 @@ def test_a_pause_is_set_and_lifted(applying: archive.Record, capsys: pytest.Capt
     assert flag is not None
     assert flag["run"] == applying.run_id
     assert pausing.words(flag).startswith(f"paused by {flag['by']} since ")
+    assert pausing.remedy(flag) == f"; `mend pause {applying.run_id} --off` goes on"
     assert _pause(applying.run_id, "--off") == 0
     assert pausing.flag(applying.path) is None
     assert _pause(applying.run_id, "--off") == 0, "twice is once"
@@ -71,4 +89,60 @@ def test_a_flag_that_cannot_be_read_pauses_too(ended: archive.Record, content: s
     (ended.path / pausing.PAUSED).write_bytes(content.encode("latin-1"))
     flag = pausing.flag(ended.path)
     assert flag is not None
-    assert pausing.words(flag) == "paused by somebody: `mend pause RUN --off` goes on"
+    assert pausing.words(flag) + pausing.remedy(flag) == "paused by somebody; `mend pause RUN --off` goes on"
+
+
+# -- a repair that runs -----------------------------------------------------------------------------------------------
+
+
+def test_a_repair_that_is_paused_writes_nothing_until_it_is_lifted_and_says_so(bench: Bench) -> None:
+    bench.look.execute(
+        "create table t (id int primary key, v int)", "insert into t select n from generate_series(1, 5000) as n"
+    )
+    step = bench.step("public.t", "update", {"v": "1"}, where="t.v is null", workers=2)
+    writer = bench.writer()
+    pausing.set_flag(writer.journal.path.parent, by="me on host", since="2026-01-01T12:00:00.000Z")
+    plan = Plan("bench", {}, {}, "repair", steps=(step,))
+    run = threading.Thread(target=execute.apply, args=(writer, plan))
+    run.start()
+    until(lambda: [s for s in writer.journal.of("batch_sample") if s.payload["why"].startswith("paused by me on host")])
+    assert bench.look.query("select count(*) from t where v = 1") == [(0,)]
+    assert any("paused by me on host since 12:00:00 UTC" in said for said in bench.told)
+    pausing.lift(writer.journal.path.parent)
+    run.join(60)
+    assert bench.look.query("select count(*) from t where v = 1") == [(5000,)]
+    said = [event.payload["why"] for event in writer.journal.of("throttled")]
+    assert (said[0][:9], said[-1]) == ("paused by", "at full pace again")
+
+
+def test_a_repair_whose_rows_others_wait_for_says_whom_it_slows_for(bench: Bench) -> None:
+    """The trigger makes each batch last; the application waits for one of its rows."""
+    bench.look.execute(
+        "create table t (id int primary key, v int)",
+        "insert into t select n from generate_series(1, 500) as n",
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.005); return new; end'",
+        "create trigger slow before update of v on t for each row execute function slow()",
+    )
+    step = bench.step("public.t", "update", {"v": "1"}, where="t.v is null")
+    writer = bench.writer()
+    run = threading.Thread(target=execute.apply, args=(writer, Plan("bench", {}, {}, "repair", steps=(step,))))
+    ended = threading.Event()
+
+    def application() -> None:
+        with psycopg.connect(plain(bench.url), autocommit=True, application_name="shop") as conn:
+            while not ended.is_set():
+                for n in range(1, 500, 25):
+                    conn.execute("update t set id = id where id = %s", [n])
+
+    app = threading.Thread(target=application)
+    run.start()
+    app.start()
+    try:
+        run.join(120)
+        assert not run.is_alive()
+    finally:
+        ended.set()
+        app.join(60)
+    said = [event.payload["why"] for event in writer.journal.of("throttled")]
+    assert any("(shop) waits for our batch for" in why for why in said)
+    assert bench.look.query("select count(*) from t where v = 1") == [(500,)]

@@ -26,7 +26,7 @@ from mend.errors import LockNotAcquired, PreconditionFailed, StepFailed
 from mend.masking import masked_detail
 from mend.pace import Pace
 from mend.plan import Step
-from mend.walk import Done, Shared, patiently, require_repaired, transaction
+from mend.walk import Done, Shared, not_mended, patiently, transaction
 from mend.writer import Writer
 
 SWEEPS = 20  # that leave as many rows as the ones before
@@ -90,7 +90,7 @@ class _Run:
                     f"{SWEEPS} sweeps did not get further: {_counted(left)} of {self.repair.table} still need the change: they are locked, or new ones keep coming. "
                     f"{self._stands()} Stop what writes them, then `mend resume {self.writer.run_id}`."
                 )
-            self._require_repaired(conn)
+            self._require_mended(conn)
             time.sleep(min(_REST_S[0] * 2**idle, _REST_S[1]))
             sweep += 1
             self._sweep_again(conn, sweep, left)
@@ -114,11 +114,10 @@ class _Run:
     def _patiently(self, act: Callable[[], Done]) -> Done:
         return patiently(self.shared, act)
 
-    def _require_repaired(self, conn: Connection) -> None:
-        try:
-            require_repaired(conn, self.job)
-        except StepFailed as error:
-            raise stopped(self.writer, self.n, self.job, [(0, error)], self.shared) from error
+    def _require_mended(self, conn: Connection) -> None:
+        """That holds of the first batch; other rows may differ."""
+        if ask(conn, batch.still(self.job)):
+            raise stopped(self.writer, self.n, self.job, [(0, not_mended(self.job))], self.shared)
 
     def _require_none_aside(self, conn: Connection) -> None:
         found: Counter[str] = Counter()

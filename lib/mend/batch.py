@@ -6,6 +6,7 @@ window is a part of the table's pages, of its key, or of the worklist; each give
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg import sql as pgsql
@@ -133,17 +134,18 @@ def _worklist(job: Job) -> tuple[str, ...]:
 # -- a batch ------------------------------------------------------------------------------------------------------------
 
 
-def change(job: Job, window: Window, *, rows: int, sweep: bool = False) -> str:
+def change(job: Job, window: Window, *, rows: int, sweep: bool = False, places: bool = False) -> str:
     """The statement of one batch; ``rows`` limits a physical walk.  Answers: rows found, rows changed, the last one's position.
 
-    ``sweep``: what is done already or was set aside is not found again.
+    ``sweep``: what is done already or was set aside is not found again.  ``places``: answers also where the changed rows are now.
     """
     names = ", ".join(["w", *job.names("k", "o", "n")])
+    now = ", (select array_agg(cast(mend_now as text)) from mend_done) as now"
     last = "cast(max(mend_place) as text)" if job.walks == "ctid" else "cast(null as text)"
     return (
-        f"with mend_hit as materialized (\n{_hit(job, window, rows=rows, sweep=sweep, lock=True)}\n), mend_done as (\n{_act(job, window)}\n"
+        f"with mend_hit as materialized (\n{_hit(job, window, rows=rows, sweep=sweep, lock=True)}\n), mend_done as (\n{_act(job, window)}{', t.ctid as mend_now' * places}\n"
         f"), mend_kept as (\n  insert into {job.table('image')} ({names}) select {names} from mend_done\n)\n"
-        f"select count(*) as found, (select count(*) from mend_done) as changed, {last} as last from mend_hit"
+        f"select count(*) as found, (select count(*) from mend_done) as changed, {last} as last{now * places} from mend_hit"
     )
 
 
@@ -191,11 +193,17 @@ def _hit(job: Job, window: Window, *, rows: int, sweep: bool, lock: bool) -> str
 
 def _places(window: Window) -> list[str]:
     """Only rows that the first look locked, where there was one."""
-    if window.places is None:
-        return []
-    return [
-        f"t.ctid = any(cast({literal('{' + ','.join(chr(34) + place + chr(34) for place in window.places) + '}')} as tid[]))"
-    ]
+    return [] if window.places is None else [_at(window.places)]
+
+
+def _at(places: Sequence[str]) -> str:
+    listed = ",".join(f'"{place}"' for place in places)
+    return f"t.ctid = any(cast('{{{listed}}}' as tid[]))"
+
+
+def unmended(job: Job, window: Window, places: Sequence[str]) -> str:
+    """A row where some of those that were just changed need the change still."""
+    return f"select 1 from {window.relation} as t where {_at(places)} and ({job.repair.where}) limit 1"
 
 
 def lock(job: Job, window: Window, *, rows: int, sweep: bool) -> str:

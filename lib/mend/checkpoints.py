@@ -215,7 +215,8 @@ def move(conn: Connection, job: Job, part: Range, left: Range | None, *, rows: i
 
 
 def close(conn: Connection, job: Job, state: str) -> None:
-    """The job is done, or is being given back."""
+    """The job is done, or is being given back: on disk, with all batches before, when the transaction is committed."""
+    send(conn, "set local synchronous_commit to default")
     send(conn, f"update {job.table('range')} set state = {literal(state)} where n = 0")
 
 

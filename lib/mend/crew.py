@@ -161,7 +161,8 @@ def stopped(writer: Writer, n: int, job: Job, errors: Sequence[tuple[int, Except
     if any(isinstance(error, LockNotAcquired) for error in found):
         return LockNotAcquired(f"{text} End the blocker or wait, then {resume}.", **facts)
     if not all(getattr(error, "facts", {}).get("resumable", True) for error in found):
-        return StepFailed(f"{text} `mend undo {writer.run_id}` takes them back. Then make a new plan.", **facts)
+        back = f"`mend undo {writer.run_id}` takes them back. " if shared.rows else ""
+        return StepFailed(f"{text} {back}Make a new plan, with values that repair them.", **facts)
     return StepFailed(f"{text} Mend the cause, then {resume} goes on from there.", **facts)
 
 

@@ -37,13 +37,14 @@ class Reason:
     """Something seen on the server that speaks for going slower.
 
     ``key`` tells reasons apart while the numbers in ``says`` move.  ``share`` of the time may be worked: 1 all of it (a note), 0.5
-    half of it, 0 nothing but the floor; ``stop``: nothing at all, until a human lifts it.
+    half of it, 0 nothing but the floor; ``stop``: nothing at all, until a human lifts it.  ``remedy`` is said once, with the news.
     """
 
     key: str
     says: str
     share: float = 0.0
     stop: bool = False
+    remedy: str = ""
 
     @property
     def slows(self) -> bool:
@@ -155,7 +156,7 @@ class Pace:
         """
         with self._lock:
             now, why = self._clock(), self._why()
-            if any(reason.stop for reason in self._reasons):
+            if self._stopped():
                 return _NAP_S, why
             share = self._share()
             if share == 0:
@@ -185,7 +186,8 @@ class Pace:
             for reason in reasons:
                 known = self._said.get(reason.key)
                 if known is None or known.reason.slows != reason.slows:
-                    self._news.append(f"slowed: {reason.says}" if reason.slows and not reason.stop else reason.says)
+                    slowed = "slowed: " if reason.slows and not reason.stop else ""
+                    self._news.append(f"{slowed}{reason.says}{reason.remedy}")
                 self._said[reason.key] = _Said(reason, now)
             self._news += self._ended(now)
 
@@ -222,12 +224,15 @@ class Pace:
             rate, batch_ms, worst_ms, batch_rows = self._meter.read(now)
             return Sample(
                 self._rows, total, round(rate, 1), round(batch_ms, 1), batch_rows, self._workers, self._why(),
-                None if last else self._meter.left_s(now, self._rows, total, through), through, round(worst_ms, 1),
+                None if last or self._stopped() else self._meter.left_s(now, self._rows, total, through), through, round(worst_ms, 1),
             )  # fmt: skip
 
     def _share(self) -> float:
         """The smallest of the shares: reasons do not add up."""
         return min((reason.share for reason in self._reasons), default=1.0)
+
+    def _stopped(self) -> bool:
+        return any(reason.stop for reason in self._reasons)
 
     def _why(self) -> str:
         return "; ".join(reason.says for reason in self._reasons if reason.slows)

@@ -28,9 +28,14 @@ def flag(folder: Path) -> dict[str, str] | None:
 
 
 def words(flag: dict[str, str]) -> str:
-    """``paused by ...``, with the way out."""
+    """``paused by ...``."""
     since = f" since {flag['since'][11:19]} UTC" if "since" in flag else ""
-    return f"paused by {flag.get('by') or 'somebody'}{since}: `mend pause {flag.get('run') or 'RUN'} --off` goes on"
+    return f"paused by {flag.get('by') or 'somebody'}{since}"
+
+
+def remedy(flag: dict[str, str]) -> str:
+    """The way out, to be said after the words."""
+    return f"; `mend pause {flag.get('run') or 'RUN'} --off` goes on"
 
 
 def set_flag(folder: Path, *, by: str, since: str) -> None:

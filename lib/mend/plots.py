@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mend import settings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 4  # samples: of fewer a drawing shows nothing that a sentence does not
 _MOST_STEPS = 5
+_SHORTEST_S = 0.25
 _BLUE, _ORANGE, _SHADE, _INK, _GRID = "#0b5cad", "#b45309", "#f5c26b", "#1b1f24", "#d8dde2"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -85,7 +86,7 @@ def _seconds(event: Event) -> float:
 def _slow(times: Sequence[float], samples: Sequence[Sample]) -> tuple[Slow, ...]:
     """Neighbouring samples with the same reasons, whatever their numbers; a sample speaks for the time before it."""
     found = []
-    for _, run in groupby(range(len(samples)), key=lambda n: _without_numbers(samples[n].why)):
+    for _, run in itertools.groupby(range(len(samples)), key=lambda n: _without_numbers(samples[n].why)):
         first, *rest = run
         if samples[first].why:
             found.append(
@@ -154,15 +155,15 @@ def _drawn(course: Course) -> bytes:
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True)
     unit, per = _unit(course.times_s[-1])
-    times = [t / per for t in course.times_s]
-    upper.fill_between(times, [s.rows_per_s for s in course.samples], color=_BLUE, alpha=0.15, linewidth=0)
-    upper.plot(times, [s.rows_per_s for s in course.samples], color=_BLUE, linewidth=1.8)
+    times, rates = [t / per for t in course.times_s], _rates(course)
+    upper.fill_between(times, rates, color=_BLUE, alpha=0.15, linewidth=0)
+    upper.plot(times, rates, color=_BLUE, linewidth=1.8)
     upper.set_title("rows per second", loc="left", fontsize=11, color=_INK)
-    at = [(t, s) for t, s in zip(times, course.samples, strict=True) if s.batch_ms]
-    lower.plot([t for t, _ in at], [s.batch_ms for _, s in at], color=_ORANGE, linewidth=1.8)
-    lower.plot(
-        [t for t, _ in at], [max(s.worst_ms, s.batch_ms) for _, s in at], color=_ORANGE, linewidth=1, linestyle=":"
-    )
+    nothing = float("nan")  # no batch in that second: the line has a gap
+    mean = [s.batch_ms or nothing for s in course.samples]
+    worst = [max(s.worst_ms, s.batch_ms) or nothing for s in course.samples]
+    lower.plot(times, mean, color=_ORANGE, linewidth=1.8)
+    lower.plot(times, worst, color=_ORANGE, linewidth=1, linestyle=":")
     lower.set_title("milliseconds per batch: mean, and worst (dotted)", loc="left", fontsize=11, color=_INK)
     lower.set_xlabel(f"{unit} since the step began", fontsize=11, color=_INK)
     for axes in (upper, lower):
@@ -173,6 +174,14 @@ def _drawn(course: Course) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _rates(course: Course) -> list[float]:
+    """Rows a second between two samples, as they were: those of the samples are smoothed.  The last may come right after another."""
+    rates = [course.samples[0].rows_per_s]
+    for (before, then), (t, now) in itertools.pairwise(zip(course.times_s, course.samples, strict=True)):
+        rates.append((now.rows - then.rows) / (t - before) if t - before > _SHORTEST_S else rates[-1])
+    return rates
 
 
 def _letters(axes: Axes, course: Course, per: float) -> None:

@@ -124,7 +124,9 @@ class Sampler:
 
     def _paused(self) -> list[Reason]:
         flag = pausing.flag(self._folder) if self._folder else None
-        return [] if flag is None else [Reason("paused", pausing.words(flag), 0.0, stop=True)]
+        return (
+            [] if flag is None else [Reason("paused", pausing.words(flag), 0.0, stop=True, remedy=pausing.remedy(flag))]
+        )
 
 
 @dataclass

@@ -40,12 +40,12 @@ class Shared:
     walked: int = 0  # pages or lines
     aside: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
-    _changed: bool = False
+    mends: bool = False  # that the change makes the condition false was seen
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, pace: Pace, rows: int) -> None:
         """The pace of this run, and the rows that were changed before it."""
-        self.pace, self.rows, self._changed = pace, rows, rows > 0
+        self.pace, self.rows, self.mends = pace, rows, rows > 0
 
     def reserve(self, rows: int) -> None:
         """Count rows that are about to be committed.  Raises: TooManyRows."""
@@ -74,20 +74,13 @@ class Shared:
             if self.aside > MOST_ASIDE:
                 raise StepFailed(f"More than {MOST_ASIDE:,} rows cannot be changed. The repair was stopped.")
 
-    def first(self) -> bool:
-        """True once: for whoever changed the first rows."""
-        with self._lock:
-            first, self._changed = not self._changed, True
-            return first
 
-
-def require_repaired(conn: Connection, job: Job) -> None:
-    """Raise StepFailed where rows need the change still, though they hold what it wrote."""
-    if ask(conn, batch.still(job)):
-        raise StepFailed(
-            f"Rows of {job.repair.table} satisfy the condition ({job.repair.where}) still after their change, so it does not repair them.",
-            resumable=False,
-        )
+def not_mended(job: Job) -> StepFailed:
+    """The error for a change after which its condition is true still: every sweep would repeat it."""
+    return StepFailed(
+        f"Rows of {job.repair.table} satisfy the condition ({job.repair.where}) still after their change, so it does not repair them.",
+        resumable=False,
+    )
 
 
 @contextmanager
@@ -144,14 +137,8 @@ class Walker:
         rows, left = self._change(part, window, size)
         if not self._cap:
             self._shared.pace.ran(rows=rows, scanned=scanned, seconds=time.monotonic() - started)
-        self._look_once(rows)
         self._failures, self._cap = 0, self._cap * 2 if self._cap * 2 < self._shared.pace.size() else 0
         return left
-
-    def _look_once(self, rows: int) -> None:
-        """After the first rows of all: does the change mend them?  Else every sweep would rewrite them."""
-        if rows and not self._sweep and self._shared.first():
-            require_repaired(self._conn, self._job)
 
     def _size(self) -> int:
         return self._cap or self._shared.pace.size()
@@ -164,7 +151,7 @@ class Walker:
                 if self._job.repair.action == "delete" and self._job.repair.unreferenced:
                     locked = ask(self._conn, batch.lock(self._job, window, rows=size, sweep=self._sweep))
                     window = replace(window, places=tuple(place for (place,) in locked))
-                ((found, rows, last),) = ask(self._conn, batch.change(self._job, window, rows=size, sweep=self._sweep))
+                found, rows, last = self._send(window, size)
                 self._shared.reserve(rows)
                 reserved = rows
                 left = part.after((following(last),) if last is not None and found >= size else window.upto)
@@ -173,6 +160,18 @@ class Walker:
             self._shared.release(reserved)
             raise
         return rows, left
+
+    def _send(self, window: Window, size: int) -> tuple[int, int, str | None]:
+        """Send a batch: rows found, rows changed, the last one's position.  The first batch of all shows whether the change mends."""
+        repair = self._job.repair
+        look = not self._shared.mends and repair.action == "update" and not repair.work
+        text = batch.change(self._job, window, rows=size, sweep=self._sweep, places=look)
+        ((found, rows, last, *now),) = ask(self._conn, text)
+        if look and rows:
+            if ask(self._conn, batch.unmended(self._job, window, now[0])):
+                raise not_mended(self._job)
+            self._shared.mends = True
+        return int(found), int(rows), last
 
     def _window(self, part: Range, size: int) -> tuple[Window, int]:
         """The next window of the range, for about so many rows, and how many it is taken to hold."""
