@@ -31,7 +31,7 @@ PATIENCE_S = 120
 REPAIRED = 150_000
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own_server(session_directory: Path) -> Iterator[Server]:
     """A server that may be restarted, with a table to repair in its database ``specimen``."""
     server = Server(session_directory / "pg-crash", find_binaries(), settings={"autovacuum": "off"}, detached=False)

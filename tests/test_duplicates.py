@@ -59,7 +59,7 @@ ROWS = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def session(server: Server) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as admin:
         admin.execute("create database duplicates")

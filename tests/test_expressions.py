@@ -55,7 +55,7 @@ def check(reading: Callable[[], Connection]) -> Check:
     return checked
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def look(specimen: str, keep_database: Callable[..., str]) -> Iterator[Check]:
     """``look(text, column)`` in a clone that the tests share, because no check changes it."""
     engine = sqlalchemy.create_engine(

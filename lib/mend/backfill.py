@@ -66,6 +66,7 @@ class _Run:
             with self._crew() as crew:
                 left = self._passes(conn, crew, began.sweep)
             self._require_none_aside(conn)
+            self._require_all_listed(conn)
             with transaction(conn):
                 checkpoints.close(conn, self.job, "done")
             if left:
@@ -118,6 +119,18 @@ class _Run:
         """That holds of the first batch; other rows may differ."""
         if ask(conn, batch.still(self.job)):
             raise stopped(self.writer, self.n, self.job, [(0, not_mended(self.job))], self.shared)
+
+    def _require_all_listed(self, conn: Connection) -> None:
+        """What pointed at these rows was moved before; a row that somebody has changed since stays, and has lost it."""
+        if not self.repair.all_listed:
+            return
+        ((count,),) = ask(conn, batch.spared(self.job))
+        if count:
+            raise StepFailed(
+                f"{count:,} rows of {self.repair.table} that were to go were changed meanwhile, and stay; what pointed at them points at other rows now. "
+                f"{self._stands()} `mend undo {self.writer.run_id}` takes it all back. Then make a new plan.",
+                spared=int(count),
+            )
 
     def _require_none_aside(self, conn: Connection) -> None:
         found: Counter[str] = Counter()

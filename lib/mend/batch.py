@@ -315,6 +315,11 @@ def left_pages(job: Job) -> str:
     )
 
 
+def spared(job: Job) -> str:
+    """How many rows of the worklist are there still."""
+    return f"select count(*) from {job.table('work')} as w where exists (select from {job.whole} as t where {_all(_matched(job))})"
+
+
 def left_aside(job: Job) -> str:
     """Of the rows that were set aside those that still need the change: SQLSTATE, reason, how many."""
     aside = "q.w = w.n" if job.repair.work else "q.leaf = t.tableoid and q.place = t.ctid"

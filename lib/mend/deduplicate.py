@@ -145,7 +145,17 @@ def _merged(scene: Scene, live: Facets, keeper: Keeper) -> Iterator[Act]:
     moved = [_moved(scene, one, row_key(one.child, live, keeper), stays) for one in scene.references]
     yield from (act for act in moved if act.rows)
     yield from (replace(act, says=f"{act.says}, where rows came meanwhile", rows=0, again=True) for act in moved)
-    gone = Repair("", table, "delete", {}, duplicates.still_a_loser(ranking), duplicates.losers(ranking), ranking.key)
+    gone = Repair(
+        "",
+        table,
+        "delete",
+        {},
+        duplicates.still_a_loser(ranking),
+        duplicates.losers(ranking),
+        ranking.key,
+        alone=(table,),
+        all_listed=True,
+    )
     yield Act(gone, f"Delete all rows of {table} but the {stays} of each group", scene.others)
 
 
@@ -157,11 +167,17 @@ def _moved(scene: Scene, one: Reference, key: tuple[str, ...], stays: str) -> Ac
         one.child,
         "update",
         {column: f"w.v{n}" for n, column in enumerate(one.columns, start=1)},
-        " and ".join(f"t.{column} = w.v{width + n}" for n, column in enumerate(one.columns, start=1))
+        " and ".join(
+            [
+                *(f"t.{column} = w.v{width + n}" for n, column in enumerate(one.columns, start=1)),
+                duplicates.still_alike(scene.ranking, one),
+            ]
+        )
         if key
         else "true",
         duplicates.movers(scene.ranking, one, key),
         key or one.columns,
+        alone=(scene.wanted.table,),
     )
     says = f"Let {one.child} ({', '.join(one.columns)}) point at the {stays} row of each group"
     return Act(repair, says, scene.pointing.get(one.identity, 0))

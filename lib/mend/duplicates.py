@@ -262,12 +262,32 @@ def still_a_loser(ranking: Ranking) -> str:
     first = len(wanted.keys) + 1
     kept = [f"o.{column} = w.v{n}" for n, column in enumerate(ranking.key, start=first)]
     kept += [_unchanged(key, "o", f"w.v{n}") for n, key in enumerate(wanted.keys, start=1)]
+    alike, kept = [*alike, *_counts(wanted, "t")], [*kept, *_counts(wanted, "o")]
     return " and ".join([*alike, f"exists (select from {wanted.source} as o where {' and '.join(kept)})"])
 
 
+def still_alike(ranking: Ranking, reference: Reference) -> str:
+    """The condition, over w of `movers`, under which the row that is pointed at and the row that stays still share the key."""
+    wanted, width = ranking.wanted, len(reference.referenced)
+    same = [f"l.{column} = w.v{width + n} and o.{column} = w.v{n}" for n, column in enumerate(reference.referenced, 1)]
+    same += [f"{_of_row(key, 'l')} is not distinct from {_of_row(key, 'o')}" for key in wanted.keys]
+    same += [*_counts(wanted, "l"), *_counts(wanted, "o")]
+    return f"exists (select from {wanted.source} as l, {wanted.source} as o where {' and '.join(same)})"
+
+
+def _counts(wanted: Uniqueness, alias: str) -> list[str]:
+    """Whether a row is one that the key is about: its predicate holds."""
+    return [_of_row(wanted.rows(), alias)] if wanted.rows() else []
+
+
+def _of_row(expression: str, alias: str) -> str:
+    """An expression in bare column names, for one row: only that row's columns are in its sight."""
+    return f"(select {expression} from (select {alias}.*) as s)"
+
+
 def _unchanged(expression: str, alias: str, value: str) -> str:
-    """Whether an expression in bare column names still gives this value, for one row: only that row's columns are in its sight."""
-    return f"(select {expression} from (select {alias}.*) as s) is not distinct from {value}"
+    """Whether an expression in bare column names still gives this value for one row."""
+    return f"{_of_row(expression, alias)} is not distinct from {value}"
 
 
 # -- what the operator says ----------------------------------------------------------------------------------------------

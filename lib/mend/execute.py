@@ -39,6 +39,8 @@ _RETRY_STATES = {"55P03", "40P01"}  # lock_not_available, deadlock_detected: not
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _IDLE_TIMEOUT_MS = 60_000
 _BATCH_LOCK_MS = 500
+# Values that are kept as text are to be the same when they come back, whatever the database or the role is set to.
+_EXACT = ("extra_float_digits = 1", "datestyle = 'ISO, MDY'", "intervalstyle = 'postgres'", "bytea_output = 'hex'")
 
 
 def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[int] = frozenset()) -> None:
@@ -175,6 +177,8 @@ def _transaction(conn: Connection, writer: Writer, *, idle_ms: int = _IDLE_TIMEO
         conn.exec_driver_sql(f"set local lock_timeout = {int(writer.lock_timeout_ms)}")
         conn.exec_driver_sql(f"set local statement_timeout = {int(writer.statement_timeout_ms)}")
         conn.exec_driver_sql(f"set local idle_in_transaction_session_timeout = {int(idle_ms)}")
+        for setting in _EXACT:
+            conn.exec_driver_sql(f"set local {setting}")
         conn.exec_driver_sql("set local row_security = off")  # a policy that would hide rows fails the step instead
         yield
     except BaseException:
@@ -357,6 +361,8 @@ def _batches(writer: Writer, name: str) -> Iterator[Connection]:
         conn.exec_driver_sql(f"set statement_timeout = {int(writer.statement_timeout_ms)}")
         conn.exec_driver_sql(f"set idle_in_transaction_session_timeout = {_IDLE_TIMEOUT_MS}")
         conn.exec_driver_sql("set row_security = off")
+        for setting in _EXACT:
+            conn.exec_driver_sql(f"set {setting}")
         # A batch and its checkpoint are lost together if the server crashes just then, and a resume does it again; the repair's last
         # transaction is waited for, and what it waits for holds all the others.
         conn.exec_driver_sql("set synchronous_commit = off")

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mend import locks, queries
+from mend import locks, queries, sqltext
 from mend.errors import MendError
 from mend.plan import Lock, Step
 from mend.writer import Writer
@@ -51,4 +51,8 @@ def _blockers(conn: Connection, lock: Lock) -> list[dict[str, Any]]:
     name = lock.relation.removeprefix(locks.TABLE_OF)
     frame = queries.frame(conn, "execute/blockers", relation=name, mode=lock.mode, of_index=name != lock.relation)
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return [{"relation": lock.relation, **{str(k): v for k, v in row.items()}} for row in rows]
+    # Other people's statements hold values, which are not to be journaled.
+    return [
+        {"relation": lock.relation, **{str(k): v for k, v in row.items()}, "query": sqltext.shape(str(row["query"]))}
+        for row in rows
+    ]

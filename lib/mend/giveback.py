@@ -60,7 +60,7 @@ def _closed(conn: Connection, writer: Writer, n: int, step: Step) -> int:
     writer.journal.append("restored", {"step": n, "table": job.repair.table, "rows": rows, "conflicts": conflicts, "sample": found})  # fmt: skip
     if conflicts:
         writer.progress(
-            f"step {n + 1}: {conflicts:,} rows of {job.repair.table} were changed since and are left alone; {job.table('image')} lists them (state = 'conflict')"
+            f"step {n + 1}: {conflicts:,} rows of {job.repair.table} did not go back; {job.table('image')} says which and why (state = 'conflict')"
         )
     with transaction(conn):
         checkpoints.close(conn, job, "restored")
@@ -110,6 +110,9 @@ class _Return:
         started = time.monotonic()
         try:
             with transaction(self._conn):
+                if self._job.repair.action == "insert" and self._job.repair.unreferenced:
+                    # Nobody may come to refer to a row between the look and its end.
+                    send(self._conn, f"lock table {self._job.repair.table} in exclusive mode")
                 ((_, rows, _),) = ask(self._conn, images.back(self._job, above=str(above), upto=str(upto)))
         except DBAPIError as error:
             return self._after(error, size, int(above), upto)

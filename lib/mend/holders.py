@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mend import queries
+from mend import queries, sqltext
 from mend.errors import LockNotAcquired
 from mend.target import Target
 
@@ -19,7 +19,7 @@ def named(target: Target, run_id: str) -> Iterator[None]:
         with target.reading(run_id) as conn:
             rows = queries.frame(conn, "target/holders").to_dict("records")
         held = "; ".join(
-            f"pid {row['pid']} ({row['role']}, {row['application'] or 'unnamed'}, {row['state']}, open {row['open_s'] or 0:.0f} s) holds {row['relation']}: {row['query']}"
+            f"pid {row['pid']} ({row['role']}, {row['application'] or 'unnamed'}, {row['state']}, open {row['open_s'] or 0:.0f} s) holds {row['relation']}: {sqltext.shape(str(row['query']))}"
             for row in rows[:3]
         )
         raise LockNotAcquired(

@@ -42,21 +42,26 @@ def _updated(job: Job, above: str, upto: str) -> str:
     sets = ", ".join(f"{column} = {kept.as_restored(f'w.{name}', types[column])}" for name, column in job.images("o"))
     ours, same = (" and ".join(unchanged(job, "p", letter)) for letter in "no")
     act = f"update {job.whole} as t set {sets}\n    from mend_hit as w\n   where {_found(job)} and w.mend_ours and not w.mend_same\n  returning w.n"
-    state = f"case when d.n is not null then '{BACK}' when h.mend_same then '{SAME}' when not h.mend_ours then '{CONFLICT}' else '' end"
-    return _batch(job, above, upto, hit=f"({ours}) as mend_ours, ({same}) as mend_same", act=act, state=state)
+    state = f"case when {_DONE} then '{BACK}' when h.mend_same then '{SAME}' else '{CONFLICT}' end"
+    reason = "case when h.mend_ours then 'a trigger or a rule kept it' else 'changed since' end"
+    hit = f"({ours}) as mend_ours, ({same}) as mend_same"
+    return _batch(job, above, upto, hit=hit, act=act, state=state, reason=reason)
 
 
 def _inserted(job: Job, above: str, upto: str) -> str:
     ours = " and ".join(unchanged(job, "p", "n"))
-    free = " and ".join([f"({ours})", *job.repair.unreferenced])
-    act = (
-        f"delete from {job.whole} as t\n   using mend_hit as w\n   where {_found(job)} and w.mend_ours\n  returning w.n"
-    )
-    state = f"case when d.n is not null then '{BACK}' when not h.mend_ours then '{CONFLICT}' else '' end"
-    return _batch(job, above, upto, hit=f"({free}) as mend_ours", act=act, state=state)
+    free = " and ".join(job.repair.unreferenced) or "true"
+    act = f"delete from {job.whole} as t\n   using mend_hit as w\n   where {_found(job)} and w.mend_ours and w.mend_free\n  returning w.n"
+    state = f"case when {_DONE} then '{BACK}' else '{CONFLICT}' end"
+    reason = "case when not h.mend_ours then 'changed since' when not h.mend_free then 'rows refer to it' else 'a trigger or a rule kept it' end"
+    hit = f"({ours}) as mend_ours, ({free}) as mend_free"
+    return _batch(job, above, upto, hit=hit, act=act, state=state, reason=reason)
 
 
-def _batch(job: Job, above: str, upto: str, *, hit: str, act: str, state: str) -> str:
+_DONE = "h.n in (select d.n from mend_done as d)"
+
+
+def _batch(job: Job, above: str, upto: str, *, hit: str, act: str, state: str, reason: str) -> str:
     strength = "update" if job.repair.locks_key else "no key update"
     return (
         f"{_piece(job, above, upto)}, mend_hit as materialized (\n"
@@ -64,8 +69,8 @@ def _batch(job: Job, above: str, upto: str, *, hit: str, act: str, state: str) -
         f"    select t.ctid as mend_place, t.tableoid as mend_leaf, {hit}\n      from {job.whole} as t\n"
         f"     where {' and '.join(keyed(job, 'p'))}\n       for {strength} of t skip locked) as h\n"
         f"), mend_done as (\n  {act}\n), mend_noted as (\n"
-        f"  update {job.table('image')} as i set state = {state}, reason = case when {state} = '{CONFLICT}' then 'changed since' end\n"
-        f"    from mend_hit as h left join mend_done as d on d.n = h.n where i.n = h.n and {_within(above, upto)} returning i.state\n)\n{_counts('mend_hit')}"
+        f"  update {job.table('image')} as i set state = {state}, reason = case when {state} = '{CONFLICT}' then {reason} end\n"
+        f"    from mend_hit as h where i.n = h.n and {_within(above, upto)} returning i.state\n)\n{_counts('mend_hit')}"
     )
 
 
@@ -82,13 +87,24 @@ def _deleted(job: Job, above: str, upto: str) -> str:
     columns = ", ".join(column for _, column in job.images("o"))
     values = ", ".join(kept.as_restored(f"p.{name}", types[column]) for name, column in job.images("o"))
     there = f"exists (select from {job.whole} as t where {' and '.join(keyed(job, 'p'))})"
+    # A trigger or a rule of the table may keep a row out, or alter it: only what is in it now, letter for letter, is back.
+    returned = ", ".join(job.kept_as("k", "o"))
+    inserted, exact = (f"exists (select from mend_done as d where {_equal(job, *letters)})" for letters in ("k", "ko"))
     return (
         f"{_piece(job, above, upto)}, mend_hit as materialized (\n  select p.*, {there} as mend_there from mend_piece as p\n"
-        f"), mend_done as (\n  insert into {job.repair.table} ({columns}) overriding system value\n"
-        f"  select {values} from mend_hit as p where not p.mend_there\n"
-        f"), mend_noted as (\n  update {job.table('image')} as i set state = case when h.mend_there then '{CONFLICT}' else '{BACK}' end,\n"
-        f"         reason = case when h.mend_there then 'a row with its key is there' end\n"
+        f"), mend_done as (\n  insert into {job.repair.table} as t ({columns}) overriding system value\n"
+        f"  select {values} from mend_hit as p where not p.mend_there\n  returning {returned}\n"
+        f"), mend_noted as (\n  update {job.table('image')} as i set state = case when not h.mend_there and {exact} then '{BACK}' else '{CONFLICT}' end,\n"
+        f"         reason = case when h.mend_there then 'a row with its key is there' when not {inserted} then 'a trigger or a rule kept it out' when not {exact} then 'a trigger or a rule altered it' end\n"
         f"    from mend_hit as h where i.n = h.n and {_within(above, upto)} returning i.state\n)\n{_counts('mend_hit')}"
+    )
+
+
+def _equal(job: Job, *letters: str) -> str:
+    """The row that went in is the one of the image, letter for letter."""
+    return " and ".join(
+        f'cast(d.{name} as text) collate "C" is not distinct from cast(h.{name} as text) collate "C"'
+        for name in job.names(*letters)
     )
 
 

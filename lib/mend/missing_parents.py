@@ -144,7 +144,7 @@ def look(site: Site, wanted: Subject, key: Key, *, stub: str, mask: bool, given:
             stub=_stub(conn, key, stub),
             objections={},
             ahead="",
-            others=_others(conn, wanted),
+            others=wanted.others,
             at_most=0,
             major=site.identity.version_num // 10000,
             given=given,
@@ -255,13 +255,6 @@ def _below(conn: Connection, facts: Facts, going: Repair, path: tuple[str, ...])
         if one.on_delete == "CASCADE" and found.rows.rows != 0 and one.table not in path:
             along = Repair("along", one.table, "delete", where=among)
             yield from _below(conn, facts, along, (*path, one.table))
-
-
-def _others(conn: Connection, wanted: Subject) -> tuple[str, ...]:
-    """What else the revision wants and rows are in the way of: it cannot be finished with this key alone."""
-    asked = wanted.facts.obstacles() if wanted.facts and wanted.statement else []
-    found = [one for one in asked if one.identity != wanted.identity and counting.ask(conn, one.sql).rows]
-    return tuple(f"{one.identity}: {one.says} ({parameters.pointer(one.slug)})" for one in found)
 
 
 def _ahead(conn: Connection, facts: Facts) -> str:

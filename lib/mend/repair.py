@@ -16,7 +16,7 @@ from mend.kept import Facets, Keeper
 from mend.references import references
 
 Action = Literal["update", "delete", "insert"]
-_TUPLES = ("match", "key", "unreferenced")
+_TUPLES = ("match", "key", "unreferenced", "alone")
 _JOB = re.compile(r"[a-z0-9_]{1,40}")
 
 
@@ -38,6 +38,8 @@ class Repair:
     at_most : ceiling of rows in total; the batch that would exceed it rolls back and the step stops
     by : how the table is walked: physically, or along ``key`` (PostgreSQL 13 always)
     until_none : sweep until no row is left by ``where``; False: sweep once, and say what is left
+    alone : tables that nobody else may write to while a batch runs, because its condition is about more rows than it locks
+    all_listed : of a delete by a worklist: a listed row that stays is a failure, because what pointed at it was moved already
     batch_ms : what a batch should take; deadline_s : after how long the step stops by itself (0: never)
 
     The rest ``step`` fills, too: ``unreferenced``, conditions over ``t`` that no foreign key takes other rows along or changes them;
@@ -59,6 +61,8 @@ class Repair:
     workers: int = 1
     batch_ms: int = 100
     deadline_s: int = 0
+    alone: tuple[str, ...] = ()
+    all_listed: bool = False
     unreferenced: tuple[str, ...] = ()
     match_unique: bool = False
     partitioned: bool = False

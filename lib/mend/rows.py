@@ -25,7 +25,10 @@ def step(wanted: Repair, *, says: str, live: Facets, keeper: Keeper, rows_expect
     whole = repair.completed(wanted, live, keeper)
     job = Job(whole, keeper.schema)
     arguments = whole.as_arguments(keeper.schema)
-    locks = (Lock(whole.table, "ROW EXCLUSIVE", "and locks on the rows of one batch"),)
+    locks = (
+        Lock(whole.table, "ROW EXCLUSIVE", "and locks on the rows of one batch"),
+        *(Lock(table, "SHARE ROW EXCLUSIVE", "for one batch at a time") for table in whole.alone),
+    )
     statement = Statement(_reviewable(job))
     if not whole.key:
         why = f"{whole.table} has no key that stays the same, so its rows could not be told apart afterwards"

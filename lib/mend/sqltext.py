@@ -31,6 +31,21 @@ def statements(sql: str) -> list[str]:
     return [re.sub(r" ?\. ?", ".", " ".join(words)) for words in found if words]
 
 
+def shape(sql: str) -> str:
+    """A statement without the values in it: strings are emptied, numbers become 0; names and words stay.
+
+    >>> shape("update t set email = 'ann@b.co' where id = 17 -- x")
+    "update t set email = '' where id = 0"
+    """
+    found = []
+    for token in _LEXER.finditer(_without_nested_comments(sql)):
+        if token.lastgroup == "comment":
+            continue
+        text = token[0]
+        found.append("''" if token["string"] else "0" if token.lastgroup == "other" and text[0].isdigit() else text)
+    return "".join(found).strip()
+
+
 _CHANGES_ROWS = frozenset(
     ["insert", "update", "delete", "merge", "truncate", "do", "call", "execute", "copy", "select", "with"]
 )

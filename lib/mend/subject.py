@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mend import catalog, halfway, names, queries, steps, violations, ways
+from mend import catalog, counting, halfway, names, parameters, queries, steps, violations, ways
 from mend.catalog import Change
 from mend.diagnosis import Site
 from mend.errors import InvalidParameter, QueryFailed
@@ -28,6 +28,7 @@ class Subject:
 
     ``columns``: quoted, as the catalog prints them; those of a unique index may be expressions.  ``facts`` and ``statement``:
     the pending revision that makes it, and its statement there; None where the project does not, or none was named.
+    ``others``: what else of that revision rows are in the way of, so that it cannot be finished with this constraint alone.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Subject:
     keeper: Keeper
     facts: Facts | None = None
     statement: Seen | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -111,7 +113,7 @@ def find(
     keeper = _keeper(site, kind, facts, live, f"{named} {wanted}")
     if found:
         seen, change = _first_with_rows(site, kind, found, live)
-        return Subject(kind, *_about(kind, change), change, live, keeper, facts, seen)
+        return Subject(kind, *_about(kind, change), change, live, keeper, facts, seen, _others(site, facts, change))
     if not (named and wanted):
         if table or columns or constraint:
             raise InvalidParameter(
@@ -132,6 +134,8 @@ def finish(subject: Subject, safe: Sequence[Step]) -> tuple[tuple[Step, ...], st
     """
     if subject.facts is None or subject.statement is None:
         return tuple(safe), ""
+    if subject.others:
+        return (), f"rows are in the way of more than this: {'; '.join(subject.others)}"
     return ways.finishing(subject.facts, subject.statement, safe)
 
 
@@ -250,6 +254,21 @@ def _about(kind: Kind, change: Change) -> tuple[str, tuple[str, ...]]:
     definition = catalog.index_state(change.after or "")[0]
     group = next((piece for piece in names.pieces(definition) if piece.startswith("(")), "()")
     return table, tuple(violations.key_items(group))
+
+
+def _others(site: Site, facts: Facts | None, change: Change) -> tuple[str, ...]:
+    """What else the revision wants, and rows are in the way of or may be: that could not be asked in time."""
+    found = []
+    with site.target.reading(site.run_id) as conn:
+        for one in facts.obstacles() if facts else []:
+            if one.identity != change.identity:
+                answer = counting.ask(conn, one.sql)
+                if answer.rows or answer.why:
+                    says = (
+                        f"{one.says} ({parameters.pointer(one.slug)})" if answer.rows else f"the question {answer.why}"
+                    )
+                    found.append(f"{one.identity}: {says}")
+    return tuple(found)
 
 
 def _first_with_rows(site: Site, kind: Kind, found: Sequence[tuple[Seen, Change]], live: Facets) -> tuple[Seen, Change]:

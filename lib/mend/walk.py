@@ -148,6 +148,8 @@ class Walker:
         reserved = 0
         try:
             with transaction(self._conn):
+                for table in self._job.repair.alone:
+                    send(self._conn, f"lock table {table} in share row exclusive mode")
                 if self._job.repair.action == "delete" and self._job.repair.unreferenced:
                     locked = ask(self._conn, batch.lock(self._job, window, rows=size, sweep=self._sweep))
                     window = replace(window, places=tuple(place for (place,) in locked))

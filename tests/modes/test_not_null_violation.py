@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fix_runs import Desk, Look, Ran
@@ -258,3 +259,20 @@ def test_a_name_that_is_not_there_is_an_error(desk: Desk, notes: Broken, given: 
     ran = refused(desk, notes, **given)
     assert ran.code == 1
     assert says in ran.err
+
+
+def test_a_revision_that_rows_stop_elsewhere_too_is_left_to_alembic(
+    desk: Desk, phones: Broken, edit: Callable[[Path, str, str], None]
+) -> None:
+    (file,) = (phones.project.directory / "migrations" / "versions").glob("d3f70a6b18c2_*.py")
+    wanted = '    op.alter_column("customers", "phone", existing_type=sa.String(32), nullable=False)\n'
+    edit(file, wanted, wanted + '    op.alter_column("orders", "note", existing_type=sa.Text(), nullable=False)\n')
+    planned = desk.plan(phones, fill="'unknown'")
+    assert planned.code == 2, planned.err
+    assert "public.orders.note" in planned.document["plan"]["next"]
+    assert not any("record revision" in step["says"] for step in planned.document["plan"]["steps"])
+    look = Look(phones.url)
+    version = look.version()
+    assert desk.apply(planned).code == 0
+    assert look.query("select count(*) from customers where phone is null") == [(0,)]
+    assert look.version() == version
