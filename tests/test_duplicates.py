@@ -59,7 +59,7 @@ ROWS = st.lists(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a test in another module lets the server crash under whoever is connected
 def session(server: Server) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as admin:
         admin.execute("create database duplicates")

@@ -55,7 +55,7 @@ def check(reading: Callable[[], Connection]) -> Check:
     return checked
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a test in another module lets the server crash under whoever is connected
 def look(specimen: str, keep_database: Callable[..., str]) -> Iterator[Check]:
     """``look(text, column)`` in a clone that the tests share, because no check changes it."""
     engine = sqlalchemy.create_engine(
