@@ -239,13 +239,19 @@ def test_a_concurrent_index_build_has_no_time_limit(writer: Writer, database: st
             ),
             what="longer than the limit",
         )
+        until(lambda: writer.journal.of("waits"), what="it says whom it waits for")
         holder.rollback()
 
     with look.connect(autocommit=False) as holder:
-        holder.execute("insert into t values (9, 'w')")
+        holder.execute("insert into t values (9, 'secret')")
+        pid = holder.info.backend_pid
         with meanwhile(release):
             execute.apply(quick, plan_of(step))
     assert look.catalog()["index", "public.ix"].endswith("(b)")
+    (waited, *_) = writer.journal.of("waits")
+    (blocker,) = waited.payload["blockers"]
+    assert (blocker["pid"], blocker["state"]) == (pid, "idle in transaction")
+    assert "secret" not in str(blocker)
 
 
 def test_hostile_names_are_only_names(writer: Writer, database: str) -> None:

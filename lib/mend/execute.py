@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mend import backfill, files, forecast, giveback, ledger, mishap, project_step, queries, resolve
+from mend import backfill, files, forecast, giveback, ledger, mishap, project_step, queries, resolve, waiting
 from mend.errors import (
     Interrupted,
     MendError,
@@ -255,7 +255,8 @@ def _run_alone(writer: Writer, n: int, step: Step) -> int:
         conn.exec_driver_sql("set lock_timeout = 0")
         conn.exec_driver_sql("set statement_timeout = 0")
         conn.exec_driver_sql("set row_security = off")
-        return sum(_send(conn, statement) for statement in step.statements)
+        with waiting.told(writer, n, conn.exec_driver_sql("select pg_backend_pid()").scalar_one()):
+            return sum(_send(conn, statement) for statement in step.statements)
 
 
 def _run_either(writer: Writer, n: int, step: Step) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from mend import progress as lines
 
 _POLL_S = 0.15
-_SPOKEN = {"step_started", "step_retried", "throttled"}  # a run tells these itself, on stderr
+_SPOKEN = {"step_started", "step_retried", "throttled", "waits"}  # a run tells these itself, on stderr
 
 
 @contextmanager
