@@ -154,14 +154,16 @@ def _backfill(pipe: Any, url: str, folder: str, number: int, images: bool, undo:
 
         backfill.Pace = functools.partial(backfill.Pace, most_rows=most)  # type: ignore[assignment, misc]
     if not images:
-        with_images = batch.change
 
-        def without(*args: Any, **more: Any) -> str:
-            text, kept = re.subn(r", mend_kept as \(\n.*?\n\)\n", "\n", with_images(*args, **more), flags=re.DOTALL)
-            assert kept == 1, "the text of a batch is not what this benchmark knows"
+        def without(with_images: Callable[..., str]) -> Callable[..., str]:
+            def text(*args: Any, **more: Any) -> str:
+                made, kept = re.subn(r", mend_kept as \(\n.*?\n\)\n", "\n", with_images(*args, **more), flags=re.DOTALL)
+                assert kept == 1, "the text of a batch is not what this benchmark knows"
+                return made
+
             return text
 
-        batch.change = without
+        batch.change, batch.change_at_once = without(batch.change), without(batch.change_at_once)
     where = target.resolve("env:BENCH_URL")
     with where.reading() as conn:
         live = {(r.kind, r.identity): r.definition for r in catalog.snapshot(conn).itertuples()}

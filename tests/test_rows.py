@@ -65,7 +65,15 @@ def test_the_statement_of_a_batch_is_what_is_reviewed() -> None:
         "  returning cast(null as int8) as w, mend_k1 as k1, mend_o1 as o1, t.email as n1\n"
         "), mend_kept as (\n"
         '  insert into "mend"."image_k_0" (w, k1, o1, n1) select w, k1, o1, n1 from mend_done\n)\n'
-        "select count(*) as found, (select count(*) from mend_done) as changed, cast(max(mend_place) as text) as last from mend_hit;"
+        "select count(*) as found, (select count(*) from mend_done) as changed, cast(max(mend_place) as text) as last from mend_hit;\n"
+        "-- PostgreSQL 18 and newer: while nobody else holds a row of the batch, the same in one go\n"
+        "with mend_done as (\n"
+        "  update only public.t as t set email = (lower(t.code))\n"
+        "   where t.ctid >= :from1\n     and t.ctid < :upto1\n     and (t.email is null)\n"
+        "  returning with (old as mend_old, new as mend_new) cast(null as int8) as w, mend_old.id as k1, mend_old.email as o1, mend_new.email as n1\n"
+        "), mend_kept as (\n"
+        '  insert into "mend"."image_k_0" (w, k1, o1, n1) select w, k1, o1, n1 from mend_done\n)\n'
+        "select count(*) as found, count(*) as changed, cast(null as text) as last from mend_done;"
     )
 
 

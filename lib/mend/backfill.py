@@ -53,7 +53,7 @@ class _Run:
 
     def __init__(self, writer: Writer, n: int, step: Step, session: Sessions) -> None:
         self.writer, self.n, self.step, self.session = writer, n, step, session
-        self.job = _walkable(job_of(step), writer.identity.version_num)
+        self.job = _on(writer.identity.version_num, job_of(step))
         self.repair = self.job.repair
         self.shared = Shared(Pace(), at_most=self.repair.at_most)
 
@@ -151,8 +151,12 @@ class _Run:
         return Crew(self.writer, self.n, self.job, self.shared, self.session, total=self.step.rows_expected)
 
 
-def _walkable(job: Job, version_num: int) -> Job:
-    """PostgreSQL 13 cannot read a part of a table's pages (no TID range scan): it walks along the key instead."""
+def _on(version_num: int, job: Job) -> Job:
+    """The job as this server can do it.
+
+    PostgreSQL 13 cannot read a part of a table's pages (no TID range scan): it walks along the key instead.  Raises: PreconditionFailed.
+    """
+    job = replace(job, returns_old=version_num >= 180000)
     if version_num >= 140000 or job.walks != "ctid":
         return job
     if not job.repair.key:

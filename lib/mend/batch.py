@@ -1,7 +1,7 @@
 """The SQL of a repair: its tables in schema mend, one batch, a row set aside, what is left.  Pure texts.
 
-A batch is one statement: it finds rows in a window, locks them without waiting, changes them, and keeps their before-images. The
-window is a part of the table's pages, of its key, or of the worklist; each gives its own conditions here, and nothing else.
+A batch is one statement: it finds rows in a window, locks them without waiting, changes them, and keeps their before-images; or
+it changes them at once where the server can tell what was there before, which is quicker where nobody else holds a row. The window is a part of the table's pages, of its key, or of the worklist; each gives its own conditions here, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Job:
     repair: Repair
     schema: str
     by: str = ""  # instead of the repair's own way to walk
+    returns_old: bool = False  # whether the server's RETURNING gives old values (PostgreSQL 18)
 
     def table(self, what: str) -> str:
         """``image``, ``range``, ``quarantine`` or ``work``, qualified and quoted."""
@@ -36,6 +37,12 @@ class Job:
     def walks(self) -> str:
         """Along what: ``ctid``, ``keyset`` or ``work``."""
         return "work" if self.repair.work else self.by or self.repair.by
+
+    @property
+    def at_once(self) -> bool:
+        """Whether a batch may change rows in one go, without locking them first."""
+        repair = self.repair
+        return self.returns_old and repair.action == "update" and not repair.work and not repair.alone
 
     @property
     def whole(self) -> str:
@@ -146,6 +153,30 @@ def change(job: Job, window: Window, *, rows: int, sweep: bool = False, places: 
         f"with mend_hit as materialized (\n{_hit(job, window, rows=rows, sweep=sweep, lock=True)}\n), mend_done as (\n{_act(job, window)}{', t.ctid as mend_now' * places}\n"
         f"), mend_kept as (\n  insert into {job.table('image')} ({names}) select {names} from mend_done\n)\n"
         f"select count(*) as found, (select count(*) from mend_done) as changed, {last} as last{now * places} from mend_hit"
+    )
+
+
+def change_at_once(job: Job, window: Window, *, places: bool = False) -> str:
+    """The same change of a whole window without locking its rows first; it may have to wait for a row, so it needs a short lock_timeout.
+
+    A row that somebody changes meanwhile is looked at again as it is then, by PostgreSQL, and old values are what was replaced.
+    """
+    sets = ", ".join(f"{column} = ({text})" for column, text in job.repair.values.items())
+    names = ", ".join(["w", *job.names("k", "o", "n")])
+    versions = {"k": "mend_old", "o": "mend_old", "n": "mend_new"}
+    types = job.repair.columns
+    images = [
+        f"{kept.as_kept(f'{versions[name[0]]}.{column}', types[column])} as {name}"
+        for name, column in job.images("k", "o", "n")
+    ]
+    returned = ", ".join(["cast(null as int8) as w", *images, *["t.ctid as mend_now"] * places])
+    now = ", (select array_agg(cast(mend_now as text)) from mend_done) as now"
+    return (
+        f"with mend_done as (\n  update {window.relation} as t set {sets}\n"
+        f"   where {_all([text for text in (_within(job, window), f'({job.repair.where})') if text])}\n"
+        f"  returning with (old as mend_old, new as mend_new) {returned}\n"
+        f"), mend_kept as (\n  insert into {job.table('image')} ({names}) select {names} from mend_done\n)\n"
+        f"select count(*) as found, count(*) as changed, cast(null as text) as last{now * places} from mend_done"
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from mend import batch, images, repair
 from mend.batch import Job, Window
@@ -29,7 +30,6 @@ def step(wanted: Repair, *, says: str, live: Facets, keeper: Keeper, rows_expect
         Lock(whole.table, "ROW EXCLUSIVE", "and locks on the rows of one batch"),
         *(Lock(table, "SHARE ROW EXCLUSIVE", "for one batch at a time") for table in whole.alone),
     )
-    statement = Statement(_reviewable(job))
     if not whole.key:
         why = f"{whole.table} has no key that stays the same, so its rows could not be told apart afterwards"
         undo: tuple[Step, ...] = ()
@@ -48,7 +48,7 @@ def step(wanted: Repair, *, says: str, live: Facets, keeper: Keeper, rows_expect
         )
     return Step(
         says=says,
-        statements=(statement,),
+        statements=_reviewable(job),
         kind="backfill",
         transactional=False,
         retryable=False,
@@ -60,11 +60,21 @@ def step(wanted: Repair, *, says: str, live: Facets, keeper: Keeper, rows_expect
     )
 
 
-def _reviewable(job: Job) -> str:
-    """The statement of a batch as it is reviewed: its window is a placeholder."""
+def _reviewable(job: Job) -> tuple[Statement, ...]:
+    """A batch as it is reviewed: its window is a placeholder."""
     width = len(job.repair.key) if job.walks == "keyset" else 1
     ends = [tuple(f":{name}{n}" for n in range(1, width + 1)) for name in ("from", "upto")]
-    text = batch.change(job, Window(job.whole, *ends), rows=0)
+    window = Window(job.whole, *ends)
+    texts = [batch.change(job, window, rows=0)]
+    if replace(job, returns_old=True).at_once:
+        texts.append(f"{_AT_ONCE}\n{batch.change_at_once(job, window)}")
+    return tuple(Statement(_placed(text)) for text in texts)
+
+
+_AT_ONCE = "-- PostgreSQL 18 and newer: while nobody else holds a row of the batch, the same in one go"
+
+
+def _placed(text: str) -> str:
     return re.sub(r"cast\('(:(?:from|upto)\d+)' as [^)]*\)", r"\1", text).replace("limit 0", "limit :rows")
 
 

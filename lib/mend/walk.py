@@ -26,6 +26,8 @@ GIVE_WAY = {"55P03", "40P01", "40001"}  # nothing was done; asking again, for le
 OF_THE_ROW = ("22", "23", "44", "P0")  # SQLSTATE classes of what a row's own values or a trigger's word forbid
 PATIENCE = 20  # failures in a row: about half a minute
 _BACKOFF_S = (0.01, 2.0)
+_AT_ONCE_LOCK_MS = 20  # what an application may have to wait for us while we wait for another
+_LOCKING_BATCHES = 50  # that lock first, after one that met a lock
 _ROWS_PER_BLOCK = 40.0  # taken for what was never analyzed
 
 
@@ -84,9 +86,10 @@ def not_mended(job: Job) -> StepFailed:
 
 
 @contextmanager
-def transaction(conn: Connection) -> Iterator[None]:
+def transaction(conn: Connection, *, lock_ms: int | None = None) -> Iterator[None]:
     """BEGIN .. COMMIT on an autocommit session whose timeouts are set; constraints are checked before COMMIT, not by it."""
-    conn.exec_driver_sql("begin; set constraints all immediate")
+    limit = "" if lock_ms is None else f"; set local lock_timeout = {int(lock_ms)}"
+    conn.exec_driver_sql(f"begin; set constraints all immediate{limit}")
     try:
         yield
     except BaseException:
@@ -109,6 +112,8 @@ class Walker:
         self._density = {name: rows or _ROWS_PER_BLOCK for name, rows in density.items()}
         self._cap = 0  # rows of the next batch after a failure; 0: as the pace says
         self._failures = 0
+        self._locking = 0  # batches to come that lock their rows first
+        self._lock_ms = min(_AT_ONCE_LOCK_MS, _lock_timeout_ms(conn)) if job.at_once and not sweep else 0
 
     def walk(self, part: Range) -> None:
         """Walk one range to its end, or until the workers are stopped.
@@ -124,10 +129,18 @@ class Walker:
             self._shared.went(before.length - (left.length if left else 0))
 
     def _next(self, part: Range) -> Range | None:
+        at_once = self._at_once
         try:
             return self._batch(part)
         except DBAPIError as error:
+            if at_once and sqlstate(error) in GIVE_WAY:  # nothing was done; from here on locked rows are passed over
+                self._locking = _LOCKING_BATCHES
+                return part
             return self._after(error, part)
+
+    @property
+    def _at_once(self) -> bool:
+        return bool(self._lock_ms) and not self._locking and not self._cap
 
     def _batch(self, part: Range) -> Range | None:
         """One batch; what is left of the range then."""
@@ -138,6 +151,7 @@ class Walker:
         if not self._cap:
             self._shared.pace.ran(rows=rows, scanned=scanned, seconds=time.monotonic() - started)
         self._failures, self._cap = 0, self._cap * 2 if self._cap * 2 < self._shared.pace.size() else 0
+        self._locking = max(self._locking - 1, 0)
         return left
 
     def _size(self) -> int:
@@ -147,7 +161,7 @@ class Walker:
         """Change the rows of a window, at most ``size`` of a physical one; how many there were, and what is left of the range."""
         reserved = 0
         try:
-            with transaction(self._conn):
+            with transaction(self._conn, lock_ms=self._lock_ms if self._at_once else None):
                 for table in self._job.repair.alone:
                     send(self._conn, f"lock table {table} in share row exclusive mode")
                 if self._job.repair.action == "delete" and self._job.repair.unreferenced:
@@ -167,7 +181,10 @@ class Walker:
         """Send a batch: rows found, rows changed, the last one's position.  The first batch of all shows whether the change mends."""
         repair = self._job.repair
         look = not self._shared.mends and repair.action == "update" and not repair.work
-        text = batch.change(self._job, window, rows=size, sweep=self._sweep, places=look)
+        if self._at_once:
+            text = batch.change_at_once(self._job, window, places=look)
+        else:
+            text = batch.change(self._job, window, rows=size, sweep=self._sweep, places=look)
         ((found, rows, last, *now),) = ask(self._conn, text)
         if look and rows:
             if ask(self._conn, batch.unmended(self._job, window, now[0])):
@@ -229,6 +246,11 @@ class Walker:
         else:
             self._failures, self._cap = 0, 2
         return left
+
+
+def _lock_timeout_ms(conn: Connection) -> int:
+    """Of this session; 0 would be for ever, and is none of ours."""
+    return int(ask(conn, "select cast(setting as int4) from pg_settings where name = 'lock_timeout'")[0][0])
 
 
 def patience(failures: int, error: DBAPIError, shared: Shared) -> None:
