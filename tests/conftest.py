@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mend import lab
+import warm
+from mend import lab, project
+from mend.lab import shop as shop_room
 from mend.server import Server, find_binaries
 
 pytest_plugins = ["fix_shop", "fix_record", "fix_runs", "fix_bench", "fix_values"]
@@ -49,6 +51,22 @@ def session_home(session_directory: Path) -> Path:
     home = session_directory / "home"
     home.mkdir()
     return home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_starts() -> Iterator[None]:
+    """Alembic and the probe are forked from a process that has imported alembic and sqlalchemy: most of their time goes there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(project, "subprocess", warm)
+        patch.setattr(shop_room, "subprocess", warm)
+        yield
+    warm.close()
+
+
+@pytest.fixture
+def cold_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project's interpreter is started as an operator's mend starts it."""
+    monkeypatch.setattr(project, "subprocess", subprocess)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,9 +27,10 @@ from typing import Any
 
 import psycopg
 import pytest
+import warm
 from fix_shop import Broken
 from mend import __main__ as command
-from mend import account, archive, archived, engine, journal, lab, parameters
+from mend import account, archive, archived, engine, journal, lab, parameters, project
 from mend.catalog import SNAPSHOT_SQL
 from mend.errors import MendError
 from mend.lab import shop as shop_room
@@ -39,7 +41,10 @@ SLUG = "failed_migration"
 PATIENCE_S = 60.0
 FORKS = multiprocessing.get_context("forkserver")  # a process without threads to fork from, with the heavy imports made
 FORKS.set_forkserver_preload(
-    ["pytest", "mend.runbook", "mend.commands", "mend.engine", "mend.report", f"mend.modes.{SLUG}"]
+    [
+        *("pytest", "typer", "bleach", "IPython.core.interactiveshell", "sqlalchemy.dialects.postgresql.psycopg"),
+        *("mend.runbook", "mend.commands", "mend.engine", "mend.report", "mend.replay", f"mend.modes.{SLUG}"),
+    ]
 )
 
 
@@ -129,7 +134,7 @@ class Desk:
     def crash(self, *arguments: str, kind: str, nth: int = 1, after: bool) -> str:
         """Run the command in a forked process, and kill it before or after the ``nth`` event of that kind; its run id."""
         before = {record.run_id for record in archive.runs()}
-        child = FORKS.Process(target=_doomed, args=(dict(os.environ), arguments, kind, nth, after))
+        child = FORKS.Process(target=_doomed, args=(dict(os.environ), warm.line(), arguments, kind, nth, after))
         child.start()
         child.join(PATIENCE_S)
         assert child.exitcode == -signal.SIGKILL, f"it was not killed: exit code {child.exitcode}"
@@ -176,10 +181,14 @@ def _cells(slug: str, given: Mapping[str, Any]) -> str:
     return ""
 
 
-def _doomed(environ: dict[str, str], arguments: tuple[str, ...], kind: str, nth: int, after: bool) -> None:
+def _doomed(
+    environ: dict[str, str], line: socket.socket, arguments: tuple[str, ...], kind: str, nth: int, after: bool
+) -> None:
     """Run a command whose journal kills it: the whole process at once, as the machine would."""
     os.environ.clear()
     os.environ.update(environ)
+    warm.adopt(line)
+    setattr(project, "subprocess", warm)  # noqa: B010 it is ours to say how the project's interpreter is started
     append = journal.Journal.append
     seen = 0
 
@@ -233,7 +242,10 @@ class Look:
         return [row[0] for row in self.query("select version_num from alembic_version order by 1")]
 
     def written(self) -> tuple[int, ...]:
-        """What this database has counted of rows written, the catalogs' rows included."""
+        """What this database has counted of rows written, the catalogs' rows included; sessions tell it when they end."""
+        others = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        with contextlib.suppress(AssertionError):  # some stay on purpose
+            until(lambda: not self.query(others), what="sessions that were closed are gone", patience_s=1)
         (counted,) = self.query(
             "select tup_inserted, tup_updated, tup_deleted from pg_stat_database where datname = current_database()"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -505,7 +506,10 @@ def test_what_somebody_changes_while_a_batch_waits_is_what_is_kept_and_changed(b
     assert bench.look.query("select o1, o2, n1, n2 from mend.image_job_0 where k1 = 10") == [
         (None, "Held", "held", "x")
     ]
-    assert bench.look.query("select id, email from t where id in (10, 11) order by id") == [(10, "held"), (11, "theirs")]
+    assert bench.look.query("select id, email from t where id in (10, 11) order by id") == [
+        (10, "held"),
+        (11, "theirs"),
+    ]
     assert bench.images("count(*) filter (where k1 in (11, 13))") == [(0,)]
 
 
@@ -687,6 +691,131 @@ def test_a_deleted_row_does_not_come_back_over_another_or_without_its_parent(ben
     assert (bench.restored(undone)["rows"], bench.restored(undone)["conflicts"]) == (148, 152)
 
 
+KEPT = "create function keep() returns trigger language plpgsql as $$ begin return null; end $$"
+
+
+@pytest.mark.parametrize(
+    ("action", "fires", "after", "told"),
+    [
+        ("update", "update on t for each row when (old.id = 7)", "email = 'x'", "a trigger or a rule kept it"),
+        ("delete", "insert on t for each row when (new.id = 7)", "", "a trigger or a rule kept it out"),
+        ("delete", "insert on t for each row when (new.id = 7)", "other", "a trigger or a rule altered it"),
+        ("insert", "delete on t for each row when (old.id = 7)", "email = 'x'", "a trigger or a rule kept it"),
+    ],
+)
+def test_a_row_that_a_trigger_keeps_from_going_back_is_told(
+    bench: Bench, action: str, fires: str, after: str, told: str
+) -> None:
+    bench.look.execute("create table t (id int primary key, email text)")
+    work = {"work": "select n as k1 from generate_series(1, 10) as n", "match": ("id",)} if action == "insert" else {}
+    if action != "insert":
+        bench.look.execute("insert into t select n, null from generate_series(1, 10) as n")
+    values = {"update": {"email": "'x'"}, "insert": {"id": "w.k1", "email": "'x'"}}.get(action)
+    step = bench.step("public.t", action, values, where="true" if action != "update" else NULL, **work)
+    bench.apply(step)
+    alters = KEPT.replace("return null", "new.email := 'altered'; return new") if after == "other" else KEPT
+    bench.look.execute(alters, f"create trigger tr before {fires} execute function keep()")
+    said = bench.restored(bench.undo(step))
+    assert (said["rows"], said["conflicts"], said["sample"]) == (9, 1, [{"key": ["7"], "reason": told}])
+    there = {"kept it": [("x",)], "kept it out": [], "altered it": [("altered",)]}
+    assert bench.look.query("select email from t where id = 7") == there[told.partition("rule ")[2]]
+
+
+@pytest.mark.parametrize("action", ["update", "insert"])
+def test_a_row_that_somebody_writes_just_before_it_is_locked_goes_back_all_the_same(bench: Bench, action: str) -> None:
+    """Its other columns, that is.  The statement locks the new version and cannot change it; the next one can."""
+    bench.look.execute("create table t (id int primary key, email text, name text)")
+    values, more = {"email": "'x'"}, {"where": NULL}
+    if action == "insert":
+        work = "select n as k1 from generate_series(1, 10) as n"
+        values, more = {"id": "w.k1", "email": "'x'"}, {"work": work, "match": ("id",)}
+    else:
+        bench.look.execute("insert into t select n from generate_series(1, 10) as n")
+    step = bench.step("public.t", action, values, **more)
+    bench.apply(step)
+    fires = "update on t for each row when (old.id = 1 and new.email is null)" if action == "update" else "delete on t for each row when (old.id = 1)"  # fmt: skip
+    bench.look.execute(
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.2); return coalesce(new, old); end'",
+        f"create trigger slow before {fires} execute function slow()",
+    )
+    sleeps = "select 1 from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+    write = "update t set name = 'new' where id = 7" if action == "update" else "update t set email = 'x' where id = 7"
+    with meanwhile(lambda: (until(lambda: bench.look.query(sleeps), what="it sleeps"), bench.look.execute(write))):
+        said = bench.restored(bench.undo(step))
+    assert (said["rows"], said["conflicts"]) == (10, 0)
+    left = [(7, None, "new")] if action == "update" else []
+    assert bench.look.query("select * from t where id = 7") == left
+
+
+def test_nobody_comes_to_refer_to_a_row_while_it_is_looked_at_and_taken_away(bench: Bench) -> None:
+    bench.look.execute(
+        "create table t (id int primary key)",
+        "create table child (id int primary key, t_id int references t on delete cascade)",
+        "insert into t values (1)",
+    )
+    work = "select n as k1 from generate_series(2, 10) as n"
+    step = bench.step("public.t", "insert", {"id": "w.k1"}, work=work, match=("id",))
+    bench.apply(step)
+    waits = "select 1 from pg_locks where not granted and mode = 'ExclusiveLock' and relation = to_regclass('t')"
+    referred, waited = threading.Event(), []
+
+    def refer() -> None:
+        with bench.look.connect(autocommit=False) as conn:
+            conn.execute("insert into child values (1, 1)")
+            referred.set()
+            waited.append(until(lambda: bench.look.query(waits), what="the way back waits", patience_s=10))
+            conn.execute("insert into child values (2, 5)")
+            conn.commit()
+
+    with meanwhile(refer):
+        referred.wait(10)
+        said = bench.restored(bench.undo(step))
+    assert waited
+    assert (said["conflicts"], said["sample"]) == (1, [{"key": ["5"], "reason": "rows refer to it"}])
+    assert bench.look.query("select id, t_id from child order by 1") == [(1, 1), (2, 5)]
+
+
+# -- what the database or the role is set to ------------------------------------------------------------------------------
+
+
+def test_values_come_back_whatever_the_database_is_set_to(bench: Bench) -> None:
+    bench.look.execute(
+        "create type pair as (a float8, b date, c interval, d bytea)",
+        "create table t (id int primary key, p pair, on_day date)",
+        "insert into t values (1, row(0.1::float8 + 0.2::float8, '2026-02-01', '-1 day -02:03:00', '\\x00ff'), null)",
+        _database("extra_float_digits = -5"),
+        _database("datestyle = 'SQL, DMY'"),
+        _database("intervalstyle = 'sql_standard'"),
+        _database("bytea_output = 'escape'"),
+    )
+    binary = "select (p).a = 0.1::float8 + 0.2::float8, extract(month from (p).b), extract(epoch from (p).c), length((p).d) from t"
+    before = bench.look.query(binary)
+    assert before[0][0]
+    step = bench.step("public.t", "update", {"p": "null", "on_day": "'03/02/2026'"}, where="t.p is not null")
+    bench.apply(step)
+    day = bench.look.query("select extract(month from on_day), extract(day from on_day) from t")
+    assert day == [(2, 3)], "the database's own order of day and month"
+    bench.look.execute(_database("datestyle = 'ISO, MDY'"), _database("bytea_output = 'hex'"))
+    assert bench.restored(bench.undo(step))["rows"] == 1
+    assert bench.look.query(binary) == before
+
+
+def test_what_ends_or_isolates_sessions_of_the_application_leaves_ours_alone(bench: Bench) -> None:
+    people(bench, rows=300)
+    bench.look.execute(
+        _database("idle_session_timeout = '150ms'"), _database("default_transaction_isolation = 'serializable'")
+    )
+    slow = {"email": "lower(t.name) || '@shop' || substr(cast(pg_sleep(0.002) as text), 1, 0)"}
+    with bench.look.connect() as other:
+        other.execute("set idle_session_timeout = 0")
+        bench.apply(bench.step("public.t", "update", slow, where=NULL))
+    assert filled(bench)
+
+
+def _database(setting: str) -> str:
+    return f"do $$ begin execute format('alter database %I set {setting.replace(chr(39), chr(39) * 2)}', current_database()); end $$"
+
+
 # -- an end before the end ------------------------------------------------------------------------------------------------
 
 
@@ -705,10 +834,19 @@ def test_a_worker_that_is_ended_interrupts_and_a_resume_goes_on(bench: Bench) ->
     assert bench.images("count(*), count(distinct k1)") == [(40_000, 40_000)]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python hears SIGINT, also where the tests' runner was started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_operator_who_interrupts_lets_each_batch_end(bench: Bench) -> None:
     people(bench, rows=15_000)
     bench.look.execute(
-        "create function slow() returns trigger language plpgsql as 'begin perform md5(repeat(''x'', 50000)); return new; end'",
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.0003); return new; end'",
         "create trigger slow before update on t for each row execute function slow()",
     )
     step = fill(bench, workers=2, batch_ms=5)
@@ -724,9 +862,25 @@ def test_an_operator_who_interrupts_lets_each_batch_end(bench: Bench) -> None:
         bench.apply(step)
     assert bench.look.query("select count(*) from t where email is null") > [(0,)]
     assert bench.look.query("select count(*) from pg_stat_activity where application_name ~ '^mend:.*:w'") == [(0,)]
+    bench.look.execute("drop trigger slow on t")
     bench.resume(step)
     assert filled(bench)
     assert bench.images("count(*), count(distinct k1)") == [(10_000, 10_000)]
+
+
+def test_pages_that_are_fuller_than_the_statistics_say_make_no_large_batch(bench: Bench) -> None:
+    bench.look.execute(
+        "create table t (id int primary key, email text)",
+        "insert into t select n, 'x' from generate_series(1, 20000) as n",
+        "delete from t where id > 20",
+        "vacuum (analyze, truncate off) t",
+        "insert into t select n, null from generate_series(20001, 22000) as n",
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.0002); return new; end'",
+        "create trigger slow before update on t for each row execute function slow()",
+    )
+    bench.apply(bench.step("public.t", "update", {"email": "'x'"}, where="t.email is null"))
+    largest = "select max(rows) from (select count(*) as rows from mend.image_job_0 group by xmin) as batches"
+    assert bench.look.query(largest)[0][0] < 1_500
 
 
 def test_the_journal_tells_how_it_went(bench: Bench) -> None:

@@ -104,7 +104,7 @@ BAD = [
     (["nonsense"], 1, "No such command"),
     (["plan"], 1, "Missing argument"),
     (["plan", "failed_migration", "--nonsense"], 1, "--nonsense"),
-    (["plan", "failed_migratoin"], 1, "Did you mean failed_migration?"),
+    (["plan", "failed_migratoin"], 1, "Did you mean failed_migration"),
     (["plan", "triage"], 1, "no failure mode"),
     (["plan", "../failed_migration"], 1, "No runbook is called"),
     (["plan", "failed_migration", "-t", "production"], 1, "No target is called 'production'"),

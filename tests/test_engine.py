@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,18 +170,24 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 time.sleep(60)"""
 
 
-def _start(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
-    """Run `small` in a process of its own, and wait until it sleeps."""
+@contextmanager
+def _started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Run `small` in a process of its own that hears every signal, whatever the tests' own runner ignores, and wait until it sleeps."""
     code = f"""
+import signal
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from mend import archive, engine, parameters, stop
 parameters.folder = lambda: Path({str(tmp_path / "runbooks")!r})
 stop.GRACE_S = 1.0
 record = archive.create({SLUG!r}, action="plan", parameters={{}})
 engine.execute(record, {SLUG!r}, {{}})
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    return process, _until(lambda: next(iter(tmp_path.glob("outputs/*/asleep")), None)).parent
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, _until(lambda: next(iter(tmp_path.glob("outputs/*/asleep")), None)).parent
+        finally:
+            process.kill()
 
 
 def _until(found: Callable[[], Any], *, seconds: float = 30) -> Any:
@@ -194,9 +201,9 @@ def _until(found: Callable[[], Any], *, seconds: float = 30) -> Any:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_interrupts_the_cell_and_saves(runbook: Runbook, tmp_path: Path, number: signal.Signals) -> None:
     runbook(SLEEPS, "2")
-    process, path = _start(tmp_path)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    with _started(tmp_path) as (process, path):
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
     record = archive.Record(path)
     assert f"Interrupted: The run was interrupted ({number.name})" in errors
     assert record.journal.of("cancelled"), "the cell could clean up"
@@ -217,11 +224,11 @@ def test_nohup_stays_in_force() -> None:
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_cell_that_does_not_listen_is_killed(runbook: Runbook, tmp_path: Path, signals: int) -> None:
     runbook(STUBBORN, "2")
-    process, path = _start(tmp_path)
-    for _ in range(signals):
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-    _, errors = process.communicate(timeout=30)
+    with _started(tmp_path) as (process, path):
+        for _ in range(signals):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        _, errors = process.communicate(timeout=30)
     assert "Interrupted: The run was interrupted" in errors
     assert _states(archive.Record(path)) == ["failed", "pending", "pending"]
 
@@ -243,9 +250,9 @@ def test_no_kernel_outlives_a_killed_parent(runbook: Runbook, tmp_path: Path) ->
     runbook(
         f"{RECORD}\nimport os, time\n(record.path / 'pid').write_text(str(os.getpid()))\n(record.path / 'asleep').touch()\ntime.sleep(60)"
     )
-    process, path = _start(tmp_path)
-    process.kill()
-    process.communicate()
+    with _started(tmp_path) as (process, path):
+        process.kill()
+        process.communicate()
     pid = (path / "pid").read_text()
     _until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
     assert archive.verify(archive.Record(path)).state == "unfinished"

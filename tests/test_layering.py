@@ -130,7 +130,12 @@ def test_the_ground_floor_needs_only_the_ground_floor(ground: str) -> None:
 
 @pytest.mark.parametrize(
     ("library", "rooms"),
-    [("ipywidgets", {"widgets"}), ("matplotlib", {"plots"}), ("alembic", PROBE), ("psycopg2", PROBE)],
+    [
+        ("ipywidgets", {"widgets"}),
+        ("matplotlib", {"plots", "plots_forest"}),
+        ("alembic", PROBE | {"migrations"}),
+        ("psycopg2", PROBE),
+    ],
 )
 def test_a_library_has_one_room(library: str, rooms: set[str]) -> None:
     users = {room for room, path in ROOMS.items() if any(name.split(".")[0] == library for name in _imports(path))}
@@ -139,6 +144,11 @@ def test_a_library_has_one_room(library: str, rooms: set[str]) -> None:
 
 def test_the_probe_depends_on_nothing_of_ours() -> None:
     assert set().union(*(USES[room] for room in PROBE)) <= PROBE
+
+
+def test_what_projects_import_depends_on_nothing_of_ours_and_nothing_of_ours_on_it() -> None:
+    assert USES["migrations"] == set()
+    assert not [room for room, used in USES.items() if "migrations" in used]
 
 
 def test_only_the_executor_opens_a_writing_session() -> None:

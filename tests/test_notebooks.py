@@ -100,7 +100,7 @@ def test_each_check_is_a_question_with_one_call_and_its_health(path: Path) -> No
     for n in questions:
         assert cells[n]["source"].splitlines()[0].endswith("?")
         assert "Healthy when" in cells[n]["source"]
-        assert re.fullmatch(r'run\.answer\("[a-z_]+"\)', cells[n + 1]["source"])
+        assert re.fullmatch(r'run\.(?:answer\("[a-z_]+"\)|watch\(\))', cells[n + 1]["source"])
 
 
 @every_notebook

@@ -129,6 +129,8 @@ def test_a_repair_whose_rows_others_wait_for_says_whom_it_slows_for(bench: Bench
     ended = threading.Event()
 
     def application() -> None:
+        batch = "select from pg_stat_activity where application_name like 'mend:%:w1' and query like '%mend_hit%'"
+        until(lambda: bench.look.query(batch))
         with psycopg.connect(plain(bench.url), autocommit=True, application_name="shop") as conn:
             while not ended.is_set():
                 for n in range(1, 500, 25):

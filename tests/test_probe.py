@@ -18,6 +18,8 @@ from mend.probe.trial import obstacle
 from mend.project import Event, Project
 from projects import chain, keywords
 
+pytestmark = pytest.mark.usefixtures("cold_starts")
+
 
 def sql(url: str, statement: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(**keywords(url), autocommit=True) as conn:  # type: ignore[arg-type]

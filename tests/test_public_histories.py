@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+import warm
 from mend import catalog, replay
 from mend.history import Project, read
 from mend.replay import Replay, Scratch
@@ -20,6 +21,7 @@ from mend.server import Server
 from sqlalchemy import make_url
 
 REPOSITORY = Path(__file__).parents[1]
+HUB_IMPORTS = ("alembic.command", "alembic.config", "alembic.context", "psycopg2", "jupyterhub.orm", "jupyterhub.app")
 OLD_PYTHON = Path(os.environ.get("MEND_OLD_PYTHON", REPOSITORY / ".venv-old" / "bin" / "python"))
 
 # Runs the project's real upgrade in its own interpreter.  After `stop` statements of `revision` it commits and dies, as a
@@ -70,9 +72,11 @@ print(json.dumps(sent))
 
 def half_apply(project: Project, revision: str, stop: int) -> list[str]:
     """Really run the upgrade and stop after so many statements of ``revision``; gives what was sent."""
-    command = [project.python, "-c", DRIVER, str(project.alembic_ini), revision, str(stop)]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent
+    driver = project.alembic_ini.with_name("driver.py")
+    driver.write_text(DRIVER)
+    command = [str(project.python), str(driver), str(project.alembic_ini), revision, str(stop)]
+    answer = warm.run(
+        command, stdout=warm.PIPE, stderr=warm.PIPE, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent
     )
     assert answer.returncode == 0, answer.stderr
     return [str(sql) for sql in json.loads(answer.stdout.strip().splitlines()[-1])]
@@ -80,9 +84,9 @@ def half_apply(project: Project, revision: str, stop: int) -> list[str]:
 
 def alembic(project: Project, *arguments: str) -> None:
     """The project's own alembic command."""
-    command = [project.python, "-m", "alembic", "-c", str(project.alembic_ini), *arguments]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent
+    command = [str(project.python), "-m", "alembic", "-c", str(project.alembic_ini), *arguments]
+    answer = warm.run(
+        command, stdout=warm.PIPE, stderr=warm.PIPE, text=True, check=False, timeout=120, cwd=project.alembic_ini.parent
     )
     assert answer.returncode == 0, answer.stderr
 
@@ -217,6 +221,7 @@ HUB = [
 
 def hub(folder: Path, url: str) -> Project:
     assert OLD_PYTHON.exists(), f"{OLD_PYTHON} is missing: `make setup` builds it from requirements-old.lock"
+    warm.prepare(OLD_PYTHON, HUB_IMPORTS)
     package = next(OLD_PYTHON.parent.parent.glob("lib/python3*/site-packages/jupyterhub"))
     text = (package / "alembic.ini").read_text().replace("{alembic_dir}", "jupyterhub:alembic")
     folder.mkdir(exist_ok=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fix_runs import until
 from mend import show, widgets
-from mend.errors import LockNotAcquired
+from mend.errors import LockNotAcquired, QueryFailed
 from mend.markup import Shown
 from mend.parameters import Parameter
 
@@ -83,3 +85,52 @@ def test_an_unforeseen_error_never_looks_like_success(error: type[Exception], ca
         box._clicked(box.button)
     assert "mend resume" in box.area.value
     assert "Applied" not in box.area.value
+
+
+# --- looking again --------------------------------------------------------------------------------------------------------
+
+
+def test_a_live_view_looks_only_while_its_switch_is_on() -> None:
+    looked = threading.Event()
+    seen: list[int] = []
+
+    def look() -> Shown:
+        seen.append(len(seen))
+        looked.set()
+        return Shown(f"<p>look {len(seen)}</p>", "")
+
+    view = widgets.LiveView(look, every_s=0.01, lasts_s=60)
+    assert (view.switch.value, view.area.value, seen) == (False, "", [])
+    view.switch.value = True
+    until(lambda: len(seen) > 2, what="it looks again")
+    view.switch.value = False
+    thread = next((one for one in threading.enumerate() if one.name == "mend-live"), None)
+    if thread:
+        thread.join(10)
+    assert "look" in view.area.value
+    assert not [one for one in threading.enumerate() if one.name == "mend-live"]
+
+
+def test_a_look_that_fails_says_so_and_the_next_one_follows() -> None:
+    answers: list[Any] = [QueryFailed("The server was busy."), RuntimeError("no"), Shown("<p>well</p>", "")]
+    shown: list[str] = []
+
+    def look() -> Shown:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    view = widgets.LiveView(look, every_s=0.01, lasts_s=60)
+    view.area.observe(lambda change: shown.append(change["new"]), names="value")
+    view.switch.value = True
+    until(lambda: "<p>well</p>" in shown, what="it goes on")
+    view.switch.value = False
+    assert "The server was busy." in shown[0]
+    assert "This look failed" in shown[1]
+
+
+def test_a_live_view_switches_itself_off_after_its_time() -> None:
+    view = widgets.LiveView(lambda: Shown("<p>x</p>", ""), every_s=0.01, lasts_s=0.1)
+    view.switch.value = True
+    until(lambda: view.switch.value is False, what="it is off")

@@ -15,6 +15,7 @@ FORMAT = 1  # the "mend" key of record.json and of --json documents
 OUTCOMES = ("completed", "planned", "failed", "interrupted", "unknown", "refused", "could_not_check")
 _ERRORS = ("failed", "refused")
 _LAST_WORDS = ("run_closed", *_ERRORS)
+_NAMED = 5  # rows that did not go back, in words
 _STEP_ENDS = ("step_done", "step_failed", "step_resolved")
 
 
@@ -85,7 +86,7 @@ def summary(run_id: str, events: Sequence[Event], *, files: Mapping[str, str], l
         "run_id": run_id,
         **{key: opened.get(key, "") for key in ("slug", "action", "of", "incident")},
         "outcome": "failed" if leak else outcome(events),
-        "says": error(events).get("message", ""),
+        "says": _says(events),
         "started": events[0].time if events else "",
         "ended": events[-1].time if events else "",
         "who": {**opened.get("who", {}), "role": target.get("role", "")},
@@ -94,10 +95,38 @@ def summary(run_id: str, events: Sequence[Event], *, files: Mapping[str, str], l
         "target": target,
         "digest": last(events, "planned").get("digest", ""),
         "counts": _counts(events),
+        **({"conflicts": left} if (left := conflicts(events)) else {}),
         "files": dict(files),
         "journal": {"length": len(events), "head": events[-1].hash if events else ""},
     }
     return content | ({"leak": leak} if leak else {})
+
+
+def conflicts(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """What an undo did not give back, by step: ``{step, table, rows, conflicts, sample}``."""
+    return list(last(events, "verified").get("conflicts", []))
+
+
+def conflicts_said(found: Sequence[Mapping[str, Any]]) -> str:
+    """The same in words; '' where everything went back.
+
+    >>> conflicts_said([{"table": "public.t", "conflicts": 2, "sample": [{"key": ["7"], "reason": "changed since"}]}])
+    '2 rows of public.t did not go back: 7 (changed since), and more. Schema mend keeps them as they were.'
+    """
+    return " ".join(
+        f"{one['conflicts']:,} rows of {one['table']} did not go back: {_listed(one)}. Schema mend keeps them as they were."
+        for one in found
+    )
+
+
+def _listed(one: Mapping[str, Any]) -> str:
+    some = [f"{'/'.join(map(str, row['key']))} ({row['reason']})" for row in one["sample"][:_NAMED]]
+    return "; ".join(some) + (", and more" if int(one["conflicts"]) > len(some) else "")
+
+
+def _says(events: Sequence[Event]) -> str:
+    """The error that ended the run, or what an undo left."""
+    return str(error(events).get("message", "")) or conflicts_said(conflicts(events))
 
 
 def _counts(events: Sequence[Event]) -> dict[str, int]:
@@ -128,7 +157,7 @@ def document(run_id: str, path: str, events: Sequence[Event], plan: Plan | None)
         "slug": opened.get("slug", ""),
         "action": opened.get("action", ""),
         "outcome": outcome(events),
-        "says": error(events).get("message", ""),
+        "says": _says(events),
         "target": last(events, "target_seen"),
         "checks": checks(events),
         "plan": _plan(plan) if plan else None,
@@ -137,6 +166,8 @@ def document(run_id: str, path: str, events: Sequence[Event], plan: Plan | None)
     for kind in ("operations", "differences"):
         if found := last(events, kind):
             content[kind] = found.get("rows", [])
+    if left := conflicts(events):
+        content["conflicts"] = left
     refused = last(events, "refused")
     return content | ({"refused": refused} if refused else {})
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from mend import catalog, ledger, lineage, resolve
 from mend.archive import Record
-from mend.errors import RecordDamaged, Refused
+from mend.errors import RecordDamaged, Refused, RunNotFound
 from mend.lineage import Applied
 from mend.plan import Expect, Plan
 from mend.target import Identity, Target
@@ -31,6 +31,7 @@ def undo_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
     _require_same_database(identity, applied.plan)
     _require_as_remembered(target, applied)
     _require_no_other_undo(target, applied)
+    _require_last_on_its_rows(target, applied)
     found = outcomes(target, applied)
     half = {n for n, outcome in found.items() if outcome.state == "partial"}
     repairs = {
@@ -114,6 +115,26 @@ def _require_no_other_undo(target: Target, applied: Applied) -> None:
             raise Refused(
                 f"An undo of run {applied.run_id} was begun and not finished: {attempt.run_id}. Nothing was changed. Go on with `mend resume {attempt.run_id}`."
             )
+
+
+def _require_last_on_its_rows(target: Target, applied: Applied) -> None:
+    """Rows that a later plan changed again, or made unique, do not go back; and a plan is taken back once only."""
+    with target.reading() as conn:
+        later = ledger.applied_since(conn, target.settings.schema_name, applied.run_id)
+    for run_id in later:
+        try:
+            other = lineage.to_undo(run_id)
+        except (RunNotFound, Refused):  # of another archive, or nothing of it is left to take back
+            continue
+        if shared := sorted(_repaired(other.plan) & _repaired(applied.plan)):
+            raise Refused(
+                f"Run {run_id} changed rows of {', '.join(shared)} after run {applied.run_id}. Nothing was changed. First `mend undo {run_id}`."
+            )
+
+
+def _repaired(plan: Plan) -> set[str]:
+    """The tables whose rows a plan changes in batches."""
+    return {str(step.arguments["table"]) for step in plan.steps if step.kind == "backfill"}
 
 
 def _require_no_later_run(target: Target, applied: Applied) -> None:

@@ -70,8 +70,13 @@ def tell(record: Record, *, brief: bool = False, watched: bool = False) -> None:
     screen.out(f"record {record.path}")
     if said["outcome"] == "planned" and plan and plan.steps:
         screen.out("next   " + screen.command(f"mend apply {record.run_id} --approve {plan.digest()}"))
-    elif said["outcome"] == "completed" and said["action"] in ("apply", "resume"):
+    elif said["outcome"] == "completed" and said["action"] in ("apply", "resume") and _comes_back(plan):
         screen.out("back   " + screen.command(f"mend undo {record.run_id}"))
+
+
+def _comes_back(plan: Plan | None) -> bool:
+    """Whether anything of a plan could be taken back."""
+    return plan is None or any(step.reversible() for step in plan.steps)
 
 
 def _tell_diagnosis(said: dict[str, Any], plan: Plan | None) -> None:

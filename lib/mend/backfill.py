@@ -140,7 +140,7 @@ class _Run:
             told = "; ".join(f"{rows:,} rows: {why}" for why, rows in found.most_common(3))
             raise StepFailed(
                 f"{found.total():,} rows of {self.repair.table} could not be changed and were set aside in {self.job.table('quarantine')}: {told}. "
-                f"{self._stands()} Mend those rows, then `mend resume {self.writer.run_id}` tries them again.",
+                f"{self._stands()} Mend those rows, then `mend resume {self.writer.run_id}` tries them again; or make a new plan, which looks at them anew.",
                 aside=found.total(),
             )
 

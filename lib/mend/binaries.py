@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mend.errors import NoServerBinaries
@@ -115,6 +116,12 @@ def _version(bindir: Path) -> str:
     """``18.6``, or nothing where there is no complete and runnable server (a beta's letters are cut off)."""
     if not ((bindir / "postgres").exists() and (bindir / "initdb").exists()):
         return ""
+    return _told(bindir, (bindir / "postgres").stat().st_mtime_ns)
+
+
+@cache
+def _told(bindir: Path, changed_ns: int) -> str:
+    """What the program says; asked once for each file."""
     try:
         command = [str(bindir / "postgres"), "--version"]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

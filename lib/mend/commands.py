@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Ended = tuple[Record, MendError | None]
 
+_FOUND = 2  # also of an undo that is complete, and left rows that somebody had changed as they are
 EXIT_CODES = {
     "completed": 0,
     "planned": 2,
@@ -291,13 +292,13 @@ def run(slug: str, values: Mapping[str, Any], *, action: Action, of: str = "") -
 
 def told(record: Record, error: MendError | None, *, json: bool) -> int:
     """Print the run, and give its exit code."""
-    from mend import archived
+    from mend import account, archived
 
     if json:
         screen.document(archived.document(record))
     else:
         archived.tell(record, brief=record.opened["action"] != "plan", watched=screen.watched())
     if error is None:
-        return EXIT_CODES[record.outcome]
+        return _FOUND if account.conflicts(record.journal.events()) else EXIT_CODES[record.outcome]
     screen.complain(error.message)
     return error.exit_code

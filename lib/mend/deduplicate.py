@@ -188,7 +188,8 @@ def proposal(act: Act, scene: Scene) -> Proposal | None:
     repair = act.repair
     if repair.action != "update" or act.again:
         return None
-    wanted = [scene.definition] if repair.table == scene.wanted.table and repair.match == scene.ranking.key else []
+    about = repair.table == scene.wanted.table and not {one.name for one in scene.mentioned()}.isdisjoint(repair.values)
+    wanted = [scene.definition] if about else []  # else the rows share the key still, until some of them are deleted
     return Proposal(repair.table, repair.values, repair.where, repair.work, repair.match, wanted=wanted)
 
 

@@ -88,7 +88,7 @@ def look(site: Site, wanted: Subject, *, order_by: str, suffix: str, mask: bool)
         children = [_asked(conn, duplicates.pointing(ranking, one)) for one in references]
         sample, folded = _asked(conn, duplicates.sample(ranking)), _asked(conn, duplicates.folded(ranking, columns))
         relations = sorted({key.table, *(one.child for one in references)})
-        privileges = queries.frame(conn, "unique_violation/privileges", relations=relations)
+        privileges = queries.frame(conn, "subject/privileges", relations=relations)
     others = int(((sizes.frame["size"] - 1) * sizes.frame["groups"]).sum()) if len(sizes.frame) else 0
     pointing = {
         one.identity: int(answer.frame["at_others"].iloc[0])

@@ -17,11 +17,25 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mend import backfill, files, forecast, giveback, ledger, mishap, project_step, queries, resolve, waiting
+from mend import (
+    backfill,
+    draining,
+    ending,
+    files,
+    forecast,
+    giveback,
+    ledger,
+    mishap,
+    project_step,
+    queries,
+    resolve,
+    waiting,
+)
 from mend.errors import (
     Interrupted,
     MendError,
     PlanConsumed,
+    PlanIsStale,
     PreconditionFailed,
     Refused,
     StepFailed,
@@ -39,8 +53,6 @@ _RETRY_STATES = {"55P03", "40P01"}  # lock_not_available, deadlock_detected: not
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _IDLE_TIMEOUT_MS = 60_000
 _BATCH_LOCK_MS = 500
-# Values that are kept as text are to be the same when they come back, whatever the database or the role is set to.
-_EXACT = ("extra_float_digits = 1", "datestyle = 'ISO, MDY'", "intervalstyle = 'postgres'", "bytea_output = 'hex'")
 
 
 def apply(writer: Writer, plan: Plan, *, action: str = "apply", done: frozenset[int] = frozenset()) -> None:
@@ -118,6 +130,7 @@ def _open_ledger(writer: Writer, plan: Plan, action: str, done: frozenset[int]) 
                     for text in ledger.schema_statements(writer.schema):
                         conn.exec_driver_sql(text)
                 _require_ours(conn, writer)
+                _require_none_since(conn, writer, plan, action)
                 conn.exec_driver_sql(
                     *ledger.begin_run(
                         writer.schema,
@@ -152,6 +165,17 @@ def _require_ours(conn: Connection, writer: Writer) -> None:
         )
 
 
+def _require_none_since(conn: Connection, writer: Writer, plan: Plan, action: str) -> None:
+    """Asked while no other run can begin: one may have ended between the look that this plan was made from and now."""
+    if action != "apply" or "last_run" not in plan.evidence:
+        return
+    last = ledger.last(conn, writer.schema)
+    if last is not None and last.run_id != plan.evidence["last_run"]:
+        raise PlanIsStale(
+            f"Run {last.run_id} was applied to this database while this one waited for it. Nothing was changed. Make a new plan and review it."
+        )
+
+
 def _consumes(plan: Plan, action: str, writer: Writer) -> str:
     """What must be unique: a plan's digest once per apply; a resume or an undo once per run."""
     return plan.digest() if action == "apply" else f"{plan.digest()}:{action}:{writer.run_id}"
@@ -177,8 +201,6 @@ def _transaction(conn: Connection, writer: Writer, *, idle_ms: int = _IDLE_TIMEO
         conn.exec_driver_sql(f"set local lock_timeout = {int(writer.lock_timeout_ms)}")
         conn.exec_driver_sql(f"set local statement_timeout = {int(writer.statement_timeout_ms)}")
         conn.exec_driver_sql(f"set local idle_in_transaction_session_timeout = {int(idle_ms)}")
-        for setting in _EXACT:
-            conn.exec_driver_sql(f"set local {setting}")
         conn.exec_driver_sql("set local row_security = off")  # a policy that would hide rows fails the step instead
         yield
     except BaseException:
@@ -362,12 +384,18 @@ def _batches(writer: Writer, name: str) -> Iterator[Connection]:
         conn.exec_driver_sql(f"set statement_timeout = {int(writer.statement_timeout_ms)}")
         conn.exec_driver_sql(f"set idle_in_transaction_session_timeout = {_IDLE_TIMEOUT_MS}")
         conn.exec_driver_sql("set row_security = off")
-        for setting in _EXACT:
-            conn.exec_driver_sql(f"set {setting}")
         # A batch and its checkpoint are lost together if the server crashes just then, and a resume does it again; the repair's last
         # transaction is waited for, and what it waits for holds all the others.
         conn.exec_driver_sql("set synchronous_commit = off")
         yield conn
+
+
+def _run_ending(writer: Writer, n: int, step: Step) -> int:
+    """End somebody's session or prepared transaction; in autocommit, so that each look at the session is a new one."""
+    with writer.target.writing(writer.application_name(n), version_num=writer.identity.version_num) as conn:
+        conn.exec_driver_sql(f"set lock_timeout = {int(writer.lock_timeout_ms)}")
+        conn.exec_driver_sql(f"set statement_timeout = {int(writer.statement_timeout_ms)}")
+        return ending.run(writer, n, step, conn)
 
 
 _KINDS: Mapping[str, Callable[[Writer, int, Step], int]] = {
@@ -377,6 +405,9 @@ _KINDS: Mapping[str, Callable[[Writer, int, Step], int]] = {
     "invalid_index": _run_invalid_index,
     "backfill": _run_backfill,
     "restore": _run_backfill,
+    "end_backend": _run_ending,
+    "rollback_prepared": _run_ending,
+    "wait": draining.run,
 }
 
 

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from mend import checkpoints, images
-from mend.batch import job_of
+from mend.batch import Job, job_of
 from mend.checkpoints import ask, send
 from mend.crew import Crew, Sessions, said, stopped
 from mend.errors import LockNotAcquired, StepFailed, sqlstate
 from mend.masking import mask
 from mend.pace import Pace
-from mend.plan import Step
+from mend.plan import Plan, Step
 from mend.walk import GIVE_WAY, OF_THE_ROW, Shared, patience, transaction
 from mend.writer import Writer
 
@@ -55,16 +56,29 @@ def run(writer: Writer, n: int, step: Step, session: Sessions) -> int:
 
 def _closed(conn: Connection, writer: Writer, n: int, step: Step) -> int:
     job = job_of(step)
-    ((rows, conflicts, sample),) = ask(conn, images.told(job, sample=SAMPLE))
-    found = [one | {"key": [_shown(value) for value in one["key"]]} for one in sample or []]
-    writer.journal.append("restored", {"step": n, "table": job.repair.table, "rows": rows, "conflicts": conflicts, "sample": found})  # fmt: skip
-    if conflicts:
+    found = told(conn, n, job)
+    writer.journal.append("restored", found)
+    if found["conflicts"]:
         writer.progress(
-            f"step {n + 1}: {conflicts:,} rows of {job.repair.table} did not go back; {job.table('image')} says which and why (state = 'conflict')"
+            f"step {n + 1}: {found['conflicts']:,} rows of {job.repair.table} did not go back; {job.table('image')} says which and why (state = 'conflict')"
         )
     with transaction(conn):
         checkpoints.close(conn, job, "restored")
-    return int(rows)
+    return int(found["rows"])
+
+
+def told(conn: Connection, n: int, job: Job) -> dict[str, Any]:
+    """What became of the rows of a step: its number, table, how many went back, how many did not, and some of those, masked."""
+    ((rows, conflicts, sample),) = ask(conn, images.told(job, sample=SAMPLE))
+    found = [one | {"key": [_shown(value) for value in one["key"]]} for one in sample or []]
+    return {"step": n, "table": job.repair.table, "rows": rows, "conflicts": conflicts, "sample": found}
+
+
+def left_alone(conn: Connection, plan: Plan) -> list[dict[str, Any]]:
+    """Of a plan that took rows back, whichever runs did it: what each step of it left as it is now."""
+    jobs = [(n, job_of(step)) for n, step in enumerate(plan.steps) if step.kind == "restore"]
+    found = [told(conn, n, job) for n, job in jobs if checkpoints.standing(conn, job).state == "restored"]
+    return [one for one in found if one["conflicts"]]
 
 
 def _shown(value: str) -> str | None:

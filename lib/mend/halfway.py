@@ -91,6 +91,11 @@ class Facts:
         """No statement ran, and nothing of it is there."""
         return all(one.ran is False and one.state != "DIFFERENT" for one in self.seen)
 
+    def finishes_itself(self) -> bool:
+        """All that is there was sent by mend.migrations, which goes on from there when the revision is run again."""
+        there = [one for one in self.seen if one.ran is not False or one.state == "DIFFERENT"]
+        return not self.replayed.error and all(one.statement.finishes for one in there)
+
     def changes(self) -> tuple[Change, ...]:
         """What the whole revision changes: first state to last of every object."""
         return steps.net(change for one in self.seen for change in one.statement.changes)

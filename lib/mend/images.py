@@ -20,6 +20,16 @@ def opening(job: Job) -> tuple[str, ...]:
         f"alter table {image} add column if not exists reason text",
         f"create unique index if not exists image_{job.repair.job}_n on {image} (n)",
         f"analyze {image}",
+        *([_leaned_on(job)] if job.repair.since else []),
+    )
+
+
+def _leaned_on(job: Job) -> str:
+    """Notes, once and for all rows together, those that were inserted and that others have come to need since."""
+    there = f"exists (select from {job.whole} as t where {' and '.join(keyed(job, 'i'))} and {job.repair.since})"
+    return (
+        f"with mend_listed as (select u.v1 from {job.table('work')} as w cross join unnest(w.v1) as u (v1))\n"
+        f"update {job.table('image')} as i set state = '{CONFLICT}', reason = 'rows that came since refer to it' where i.state = '' and {there}"
     )
 
 
@@ -42,7 +52,7 @@ def _updated(job: Job, above: str, upto: str) -> str:
     sets = ", ".join(f"{column} = {kept.as_restored(f'w.{name}', types[column])}" for name, column in job.images("o"))
     ours, same = (" and ".join(unchanged(job, "p", letter)) for letter in "no")
     act = f"update {job.whole} as t set {sets}\n    from mend_hit as w\n   where {_found(job)} and w.mend_ours and not w.mend_same\n  returning w.n"
-    state = f"case when {_DONE} then '{BACK}' when h.mend_same then '{SAME}' else '{CONFLICT}' end"
+    state = f"case when {_DONE} then '{BACK}' when h.mend_same then '{SAME}' when {_moved(job)} then '' else '{CONFLICT}' end"
     reason = "case when h.mend_ours then 'a trigger or a rule kept it' else 'changed since' end"
     hit = f"({ours}) as mend_ours, ({same}) as mend_same"
     return _batch(job, above, upto, hit=hit, act=act, state=state, reason=reason)
@@ -52,13 +62,19 @@ def _inserted(job: Job, above: str, upto: str) -> str:
     ours = " and ".join(unchanged(job, "p", "n"))
     free = " and ".join(job.repair.unreferenced) or "true"
     act = f"delete from {job.whole} as t\n   using mend_hit as w\n   where {_found(job)} and w.mend_ours and w.mend_free\n  returning w.n"
-    state = f"case when {_DONE} then '{BACK}' else '{CONFLICT}' end"
+    state = f"case when {_DONE} then '{BACK}' when {_moved(job)} then '' else '{CONFLICT}' end"
     reason = "case when not h.mend_ours then 'changed since' when not h.mend_free then 'rows refer to it' else 'a trigger or a rule kept it' end"
     hit = f"({ours}) as mend_ours, ({free}) as mend_free"
     return _batch(job, above, upto, hit=hit, act=act, state=state, reason=reason)
 
 
 _DONE = "h.n in (select d.n from mend_done as d)"
+
+
+def _moved(job: Job) -> str:
+    """Whether somebody wrote the row between the statement's look and its lock: it is still ours, and the statement cannot see it any more."""
+    there = "s.ctid = h.mend_place and s.tableoid = h.mend_leaf offset 0"  # by its place: no plan reads the whole table
+    return f"h.mend_ours and not exists (select from {job.whole} as s where {there})"
 
 
 def _batch(job: Job, above: str, upto: str, *, hit: str, act: str, state: str, reason: str) -> str:

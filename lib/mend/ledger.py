@@ -107,6 +107,17 @@ def last(conn: Connection, schema: str) -> Entry | None:
     return Entry(*row) if row else None
 
 
+def applied_since(conn: Connection, schema: str, run_id: str) -> tuple[str, ...]:
+    """The runs that applied plans after this one, the newest first."""
+    if state(conn, schema) != "ours":
+        return ()
+    query = pgsql.SQL(
+        "select run_id from {0}.run where action = 'apply' and started_at > (select started_at from {0}.run where run_id = {1}) order by started_at desc"
+    )
+    text = query.format(_name(schema), pgsql.Literal(run_id)).as_string(None)
+    return tuple(str(row[0]) for row in conn.exec_driver_sql(text.replace("%", "%%")))
+
+
 def begin_run(schema: str, *, run_id: str, slug: str, digest: str, action: str) -> tuple[str, dict[str, Any]]:
     """The insert that consumes a plan; the unique digest makes a second use fail with 23505."""
     text = pgsql.SQL(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from mend.plan import Lock
-from mend.rewriting import statement_rewrites
+from mend.rewriting import Types, statement_rewrites
 from mend.sqltext import IF, NAME, PART, actions, statements
 
 __all__ = ["MODES", "TABLE_OF", "UNKNOWN", "Lock", "locks_of", "rewrites", "runs_in_transaction"]
@@ -42,13 +42,15 @@ def locks_of(sql: str) -> tuple[Lock, ...]:
     return _strongest(lock for statement in statements(sql) for lock in _locks(statement))
 
 
-def rewrites(sql: str) -> bool | None:
-    """Whether a statement writes a whole table or materialized view anew; None when its text alone cannot tell.
+def rewrites(sql: str, *, types: Types | None = None, utc: bool | None = None) -> bool | None:
+    """Whether a statement writes a whole table or materialized view anew; None when that cannot be told.
+
+    ``types``: quoted column -> its type before and after, where a type changes; ``utc``: whether TimeZone is UTC.
 
     >>> rewrites("alter table t add column a integer default 0"), rewrites("alter table t add column a uuid default gen_random_uuid()")
     (False, True)
     """
-    answers = [_rewrites(statement) for statement in statements(sql)]
+    answers = [_rewrites(statement, types, utc) for statement in statements(sql)]
     return True if True in answers else None if None in answers else False
 
 
@@ -57,9 +59,9 @@ def runs_in_transaction(sql: str) -> bool:
     return not any(_OUTSIDE.match(statement) for statement in statements(sql))
 
 
-def _rewrites(statement: str) -> bool | None:
+def _rewrites(statement: str, types: Types | None, utc: bool | None) -> bool | None:
     """Unknown for what we do not know, not False."""
-    return None if _locks(statement) == (UNKNOWN,) else statement_rewrites(statement)
+    return None if _locks(statement) == (UNKNOWN,) else statement_rewrites(statement, types, utc=utc)
 
 
 def _strongest(locks: Iterable[Lock]) -> tuple[Lock, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 
 ROWS = 20  # more are counted, not shown: a record is no place for a table's content
 _LONGEST = 400  # characters of one value
+_LONGEST_WORD = 24  # letters; a longer one may be broken anywhere, so that a table keeps to the page
 _COLUMNS = 100  # of a table in a log or a file
 _CODE_COLUMNS = {
     "sql",
@@ -132,12 +133,14 @@ def value(raw: Any) -> str:
 
 
 def _cell(column: str, raw: Any) -> str:
-    text = value(raw)
+    text = value(round(raw, 1) if column.endswith("_s") and isinstance(raw, float) and raw >= 1 else raw)
     if text == "NULL":
         return '<td class="mend-null">NULL</td>'
     if column in _STATE_COLUMNS and text in _TONES:
         return f"<td>{badge(text)}</td>"
     kind = "id" if column in _ID_COLUMNS else "number" if _is_number(raw) else "mono" if column in _CODE_COLUMNS else ""
+    if not kind and max(map(len, text.split()), default=0) > _LONGEST_WORD:
+        kind = "long"
     return f"<td{_class(kind)}>{escape(text)}</td>"
 
 

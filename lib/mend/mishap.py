@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.exc import DBAPIError
 
-from mend import forecast, resolve
+from mend import ending, forecast, resolve
 from mend.errors import (
     Interrupted,
     LockNotAcquired,
@@ -93,7 +93,7 @@ def _state_after(writer: Writer, n: int, step: Step) -> tuple[str, str]:
     except MendError:
         return "Whether it took effect is not known: the server could not be asked.", "unknown"
     sentence = {
-        "not_done": f"It was rolled back ({found.how}).",
+        "not_done": f"{'It had no effect' if step.kind in ending.KINDS else 'It was rolled back'} ({found.how}).",
         "done": f"It took effect all the same ({found.how}).",
         "partial": f"It is done in part: {found.how}."
         if step.kind in _OF_ROWS

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mend import account
 from mend import progress as lines
 
 _POLL_S = 0.15
@@ -81,7 +82,8 @@ def sentence(event: dict[str, Any]) -> str:
         case "step_resolved":
             return f"Step {step}: {payload.get('outcome')} ({payload.get('how')})"
         case "verified":
-            return "Verified: healthy" if payload.get("healthy") else "Verified: not healthy"
+            said = account.conflicts_said(payload.get("conflicts", []))
+            return said or ("Verified: healthy" if payload.get("healthy") else "Verified: not healthy")
         case "undone":
             return "Undone"
         case _:

@@ -30,6 +30,7 @@ class Facts:
     fill: Expression | None
     objections: tuple[Objection, ...]
     dependents: tuple[tuple[Reference, Count], ...]
+    privileges: Mapping[str, Mapping[Any, Any]]  # of the role, by table
     constraint: str  # the NOT NULL constraint that is NOT VALID, by name
     major: int
     given: Mapping[str, Any]
@@ -48,6 +49,16 @@ class Facts:
     def rows(self) -> int:
         """How many rows those are, or are estimated to be."""
         return self.count.best
+
+    def lacks(self, action: str) -> str:
+        """The privilege that an update or a delete of the rows, or making the column NOT NULL, would fail for; ''."""
+        table = self.subject.table
+        if not self.privileges[table]["owns"]:
+            return f"the role does not own {table}, so it may not make {self.column} NOT NULL"
+        along = {one.table: "delete" if one.on_delete == "CASCADE" else "update" for one, _ in self.dependents}
+        wanted = {**(along if action == "delete" else {}), table: action}
+        missing = [f"{what} rows of {one}" for one, what in wanted.items() if not self.privileges[one][f"may_{what}"]]
+        return f"the role may not {', '.join(missing)}" if missing else ""
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """What else the journal keeps: the operations of the revision that wants it."""
@@ -82,6 +93,8 @@ def look(site: Site, wanted: Subject, fill: str, given: Mapping[str, Any]) -> Fa
         dependents = tuple(
             (one, counting.of_table(conn, one.table, one.among(deleted))) for one, deleted in _pointing(wanted)
         )
+        relations = [wanted.table, *(one.table for one, _ in dependents)]
+        held = queries.frame(conn, "subject/privileges", relations=list(dict.fromkeys(relations)))
         guards = queries.frame(
             conn, "not_null_violation/guards", relation=wanted.table, attribute=names.unquoted(column)
         )
@@ -92,6 +105,7 @@ def look(site: Site, wanted: Subject, fill: str, given: Mapping[str, Any]) -> Fa
         checked,
         tuple(objections),
         dependents,
+        {str(row["relation"]): row for row in held.to_dict("records")},
         str(next(iter(own), "")),
         site.identity.version_num // 10000,
         given,

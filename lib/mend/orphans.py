@@ -215,11 +215,25 @@ def stubs(facts: Facts) -> rows.Repair:
         f"cast(t.{column} as {kept.type_of(types[own])}){foreign_keys.collated(key, own, column, facts.live)} as k{n}"
         for n, (column, own) in enumerate(zip(key.columns, key.keys, strict=True), 1)
     ]
-    work = f"select distinct {', '.join(listed)} from {foreign_keys.rows_of(key.table, facts.live)} as t where {foreign_keys.orphan(key, facts.live)}"
+    source, places = foreign_keys.rows_of(key.table, facts.live), ", ".join(str(n) for n in range(1, len(listed) + 1))
+    held = f"array_agg({_reference(facts, 't')}) as v1"
+    work = f"select {', '.join(listed)}, {held} from {source} as t where {foreign_keys.orphan(key, facts.live)} group by {places}"
     values = {mine: f"w.k{n}" for n, mine in enumerate(key.keys, 1)} | {
         column: one.text for column, one in facts.stub.items()
     }
-    return _repair(facts, 1, table=key.parent, action="insert", values=values, where="true", work=work, match=key.keys)
+    # On the way back the orphans that the stubs were made for are to be orphans again; a row that came since was never one.
+    refers = foreign_keys.parents_row(key, facts.live, child="c", parent="t")
+    known = f"exists (select from mend_listed as w where w.v1 = {_reference(facts, 'c')})"
+    since = f"exists (select from {source} as c where {refers} and not {known})"
+    own = {"table": key.parent, "where": "true", "work": work, "match": key.keys, "since": since}
+    return _repair(facts, 1, action="insert", values=values, **own)
+
+
+def _reference(facts: Facts, alias: str) -> str:
+    """Which row refers to what, as one text; without a primary key all of the row tells it apart."""
+    own = facts.keeper.primary_keys.get(facts.key.table, ())
+    columns = [f"{alias}.{column}" for column in dict.fromkeys([*own, *facts.key.columns])] if own else [f"{alias}.*"]
+    return f'cast(row({", ".join(columns)}) as text) collate "C"'
 
 
 def below(key: Key, live: Facets, listed: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,12 @@ from mend.progress import Sample, duration, from_payload
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _FEWEST = 4  # samples: of fewer a drawing shows nothing that a sentence does not
 _MOST_STEPS = 5
 _SHORTEST_S = 0.25
-_BLUE, _ORANGE, _SHADE, _INK, _GRID = "#0b5cad", "#b45309", "#f5c26b", "#1b1f24", "#d8dde2"
+BLUE, ORANGE, SHADE, INK, GRID = "#0b5cad", "#b45309", "#f5c26b", "#1b1f24", "#d8dde2"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -138,42 +139,58 @@ def _image(course: Course) -> str:
     """An ``img`` with the drawing in it, or '' where it cannot be made."""
     if len(course.samples) < _FEWEST:
         return ""
-    try:
-        png = base64.b64encode(_drawn(course)).decode()
-    except Exception:  # noqa: BLE001 the repair is done; a broken drawing library must not make it look failed
-        return paragraph("(No drawing: matplotlib failed.)", "dim")
-    return f'<img class="mend-plot" src="data:image/png;base64,{png}" alt="{escape(f"Rate and batch time of step {course.step + 1} over time")}">'
+    return image(lambda: _drawn(course), f"Rate and batch time of step {course.step + 1} over time")
 
 
 def _drawn(course: Course) -> bytes:
     """Two panels, one above the other, in a size that a phone shows with letters that can be read."""
+    figure = canvas(5.4, 4.6)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    unit, per = time_unit(course.times_s[-1])
+    times, rates = [t / per for t in course.times_s], _rates(course)
+    upper.fill_between(times, rates, color=BLUE, alpha=0.15, linewidth=0)
+    upper.plot(times, rates, color=BLUE, linewidth=1.8)
+    upper.set_title("rows per second", loc="left", fontsize=11, color=INK)
+    nothing = float("nan")  # no batch in that second: the line has a gap
+    mean = [s.batch_ms or nothing for s in course.samples]
+    worst = [max(s.worst_ms, s.batch_ms) or nothing for s in course.samples]
+    lower.plot(times, mean, color=ORANGE, linewidth=1.8)
+    lower.plot(times, worst, color=ORANGE, linewidth=1, linestyle=":")
+    lower.set_title("milliseconds per batch: mean, and worst (dotted)", loc="left", fontsize=11, color=INK)
+    lower.set_xlabel(f"{unit} since the step began", fontsize=11, color=INK)
+    for axes in (upper, lower):
+        furnish(axes, times[-1])
+        for slow in course.slow:
+            axes.axvspan(slow.since_s / per, slow.until_s / per, color=SHADE, alpha=0.4, linewidth=0)
+    _letters(upper, course, per)
+    return png(figure)
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure, inches at 160 dots each."""
     os.environ.setdefault("MPLCONFIGDIR", str(settings.made_home("matplotlib")))  # its font cache; never in HOME
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.4, 4.6), dpi=160, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    unit, per = _unit(course.times_s[-1])
-    times, rates = [t / per for t in course.times_s], _rates(course)
-    upper.fill_between(times, rates, color=_BLUE, alpha=0.15, linewidth=0)
-    upper.plot(times, rates, color=_BLUE, linewidth=1.8)
-    upper.set_title("rows per second", loc="left", fontsize=11, color=_INK)
-    nothing = float("nan")  # no batch in that second: the line has a gap
-    mean = [s.batch_ms or nothing for s in course.samples]
-    worst = [max(s.worst_ms, s.batch_ms) or nothing for s in course.samples]
-    lower.plot(times, mean, color=_ORANGE, linewidth=1.8)
-    lower.plot(times, worst, color=_ORANGE, linewidth=1, linestyle=":")
-    lower.set_title("milliseconds per batch: mean, and worst (dotted)", loc="left", fontsize=11, color=_INK)
-    lower.set_xlabel(f"{unit} since the step began", fontsize=11, color=_INK)
-    for axes in (upper, lower):
-        _furnish(axes, times[-1])
-        for slow in course.slow:
-            axes.axvspan(slow.since_s / per, slow.until_s / per, color=_SHADE, alpha=0.4, linewidth=0)
-    _letters(upper, course, per)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The drawing as a file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def image(drawn: Callable[[], bytes], alt: str) -> str:
+    """An ``img`` with the drawing in it; a sentence where it cannot be made: a broken drawing library must make nothing look failed."""
+    try:
+        encoded = base64.b64encode(drawn()).decode()
+    except Exception:  # noqa: BLE001 what it shows stands in words beside it
+        return paragraph("(No drawing: matplotlib failed.)", "dim")
+    return f'<img class="mend-plot" src="data:image/png;base64,{encoded}" alt="{escape(alt)}">'
 
 
 def _rates(course: Course) -> list[float]:
@@ -190,21 +207,22 @@ def _letters(axes: Axes, course: Course, per: float) -> None:
     for slow in course.slow:
         at = (slow.since_s + slow.until_s) / 2 / per
         if at - last >= room:
-            axes.text(at, 0.98, _letter(course, slow), transform=axes.get_xaxis_transform(), ha="center", va="top", fontsize=11, fontweight="bold", color=_INK)  # fmt: skip
+            axes.text(at, 0.98, _letter(course, slow), transform=axes.get_xaxis_transform(), ha="center", va="top", fontsize=11, fontweight="bold", color=INK)  # fmt: skip
             last = at
 
 
-def _furnish(axes: Axes, until: float) -> None:
+def furnish(axes: Axes, until: float) -> None:
+    """Axes from 0 to ``until``, with nothing on them that does not speak."""
     axes.set_xlim(0, until)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.18)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=10, colors=_INK, length=0)
+    axes.tick_params(labelsize=10, colors=INK, length=0)
     axes.yaxis.set_major_formatter(_short)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(_GRID)
+        spine.set_color(GRID)
 
 
 def _short(number: float, _position: Any = None) -> str:
@@ -218,5 +236,6 @@ def _short(number: float, _position: Any = None) -> str:
     return f"{number:g}"
 
 
-def _unit(seconds: float) -> tuple[str, float]:
+def time_unit(seconds: float) -> tuple[str, float]:
+    """What to count time in, and how many seconds that is."""
     return ("seconds", 1.0) if seconds < 180 else ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)

@@ -17,7 +17,8 @@ class Statement:
 
     ``operation`` counts operations from 1, ``index`` statements within one from 1.  ``rendered`` False: ``sql`` has open
     parameters and cannot be run as it is.  ``segment``: statements with the same number are committed together.
-    ``data``: it changes rows at most.  ``verdict`` and ``detail`` are the trial's, for what its changes cannot show.
+    ``data``: it changes rows at most.  ``verdict`` and ``detail`` are the trial's, for what its changes cannot show.  ``finishes``:
+    mend.migrations sent it, which finds it done when the revision is run again.
     """
 
     revision: str
@@ -35,6 +36,7 @@ class Statement:
     settings: tuple[str, ...] = ()
     verdict: str = ""
     detail: str = ""
+    finishes: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class Repair:
     until_none : sweep until no row is left by ``where``; False: sweep once, and say what is left
     alone : tables that nobody else may write to while a batch runs, because its condition is about more rows than it locks
     all_listed : of a delete by a worklist: a listed row that stays is a failure, because what pointed at it was moved already
+    since : of an insert, a condition over ``t``: rows that came since lean on what was inserted, so the way back leaves it; it may ask
+        ``mend_listed``, whose column v1 holds every element of the worklist's v1
     batch_ms : what a batch should take; deadline_s : after how long the step stops by itself (0: never)
 
     The rest ``step`` fills, too: ``unreferenced``, conditions over ``t`` that no foreign key takes other rows along or changes them;
@@ -63,6 +65,7 @@ class Repair:
     deadline_s: int = 0
     alone: tuple[str, ...] = ()
     all_listed: bool = False
+    since: str = ""
     unreferenced: tuple[str, ...] = ()
     match_unique: bool = False
     partitioned: bool = False

@@ -263,6 +263,7 @@ def _statements(revision: str, events: list[Event]) -> tuple[Statement, ...]:
             Statement(
                 revision, operation, index, e["op"], e["says"], e["sql"], e["rendered"], e["autocommit"], e["segment"], changes,
                 e["data"], e["search_path"], tuple(e["settings"]), e["verdict"], e["detail"],
+                e["finishes"],
             )
         )  # fmt: skip
     return tuple(made)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from mend import batch, catalog, checkpoints, queries
+from mend import batch, catalog, checkpoints, ending, queries
 from mend.errors import OutcomeUnknown, PreconditionFailed
 from mend.journal import Event, sha256
 from mend.plan import Expect, Plan, Step
@@ -97,6 +97,10 @@ def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outc
         return by_content(n, step)
     if step.kind in ("backfill", "restore"):
         return by_checkpoints(target, step)
+    if step.kind == "wait":
+        return Outcome("not_done", "it only waited")
+    if step.kind in ending.KINDS:
+        return by_session(target, step)
     if step.kind == "upgrade":
         return _by_transactions(target, n, step, xids)
     if step.kind == "sql" and step.transactional:
@@ -134,6 +138,12 @@ def by_checkpoints(target: Target, step: Step) -> Outcome:
     if found.state in begun[step.kind]:
         return Outcome("partial", how)
     return Outcome("not_done", how if found.state != "absent" else f"{job.table('range')} was never made")
+
+
+def by_session(target: Target, step: Step) -> Outcome:
+    """A step that ends a session or a prepared transaction, judged by whether that is still there."""
+    with target.reading() as conn:
+        return Outcome(*ending.standing(conn, step))
 
 
 def _by_transaction(target: Target, n: int, step: Step, xid: str) -> Outcome:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from mend.sqltext import IF, NAME, actions
+from mend.sqltext import IF, NAME, PART, actions
+
+#: Quoted column -> its type before and after, for what no text of ALTER COLUMN TYPE tells.
+Types = Mapping[str, tuple[str, str]]
 
 _VOLATILE = re.compile(
     r"\b(?:clock_timestamp|gen_random_uuid|uuid_generate_v\w+|uuidv4|uuidv7|random|nextval|timeofday|txid_current|pg_current_xact_id) \("
@@ -18,22 +22,27 @@ _TYPES = re.compile(
 )
 
 
-def statement_rewrites(statement: str) -> bool | None:
-    """For one statement in normal form; of what is no ALTER TABLE, only the few that are known to write anew do."""
+def statement_rewrites(statement: str, types: Types | None = None, *, utc: bool | None = None) -> bool | None:
+    """For one statement in normal form; of what is no ALTER TABLE, only the few that are known to write anew do.
+
+    ``utc``: whether the session's TimeZone is UTC, which decides about timestamp and timestamptz; None: not known.
+    """
     if re.match(r"vacuum (?:\( [^()]*\bfull\b|full\b)|cluster\b|refresh materialized view (?!concurrently)", statement):
         return True
     if match := re.match(rf"alter (?:foreign )?table {IF}(?:only )?{NAME}(?: \*)? (?P<rest>.*)", statement):
-        answers = [_action_rewrites(action) for action in actions(match["rest"])]
+        answers = [_action_rewrites(action, types or {}, utc) for action in actions(match["rest"])]
         return True if True in answers else None if None in answers else False
     return False
 
 
-def _action_rewrites(action: str) -> bool | None:
+def _action_rewrites(action: str, types: Types, utc: bool | None) -> bool | None:
     """Facts 1.3: what watching relfilenode showed, the same from 13 to 18."""
     if re.match(r"set (?:un)?logged|set tablespace|set access method", action):
         return True
-    if re.match(r"alter (?:column )?\S+ (?:set data )?type |alter (?:column )?\S+ set expression", action):
-        return None
+    if typed := re.match(rf"alter (?:column )?(?P<column>{PART}) (?:set data )?type (?P<rest>.*)", action):
+        return _type_rewrites(typed["column"], typed["rest"], types, utc)
+    if re.match(r"alter (?:column )?\S+ set expression", action):
+        return True  # every stored value is computed anew (PostgreSQL 17)
     column = re.match(
         rf"add (?:column )?{IF}(?!constraint |check |unique |primary |foreign |exclude |not )\S+ (?P<rest>.*)", action
     )
@@ -55,3 +64,59 @@ def _column_rewrites(definition: str) -> bool | None:
         return None
     # a domain with a constraint is written into every row, an enum is not: the name of a type does not say which it is
     return False if _TYPES.match(definition) else None
+
+
+def _type_rewrites(column: str, rest: str, types: Types, utc: bool | None) -> bool | None:
+    using = rest.partition(" using ")[2].replace("( ", "").replace(" )", "")
+    if using and not re.fullmatch(rf"{re.escape(column)}(?: : : .*)?", using):
+        return True  # computed from something else than the value as it stands
+    known = types.get(column)
+    return type_rewrites(*known, utc=utc) if known else None
+
+
+def type_rewrites(before: str, after: str, *, utc: bool | None = None) -> bool | None:
+    """Whether a column's change of type writes its table anew; types as format_type prints them.  None: not known here.
+
+    >>> type_rewrites("character varying(40)", "text"), type_rewrites("integer", "bigint")
+    (False, True)
+    >>> [type_rewrites("timestamp without time zone", "timestamp with time zone", utc=zone) for zone in (True, False, None)]
+    [False, True, None]
+    """
+    (old, was), (new, now) = _parted(before), _parted(after)
+    if not (_TYPES.match(old) and _TYPES.match(new)):
+        return None
+    if {old, new} == _STAMPS:
+        return True if _shrinks(was, now) else None if utc is None else not utc
+    if old == new:
+        return _length_rewrites(old, was, now)
+    if (old, new) in _COERCED:
+        return bool(now)  # text into a limited one is looked at and cut
+    return True
+
+
+_STAMPS = {"timestamp without time zone", "timestamp with time zone"}
+#: Pairs whose values are the same bytes, so that nothing is converted (pg_cast.castmethod 'b').
+_COERCED = frozenset([("character varying", "text"), ("text", "character varying"), ("cidr", "inet")])
+_PADDED = frozenset(["character", "bit"])
+
+
+def _parted(definition: str) -> tuple[str, tuple[int, ...]]:
+    """``numeric(12,2)`` -> ("numeric", (12, 2)); a collation is no part of the values."""
+    text = re.split(r" collate | generated ", definition)[0]
+    numbers = re.search(r"\(([\d,]+)\)", text)
+    return re.sub(r"\([\d,]+\)", "", text), tuple(int(n) for n in numbers[1].split(",")) if numbers else ()
+
+
+def _length_rewrites(name: str, was: tuple[int, ...], now: tuple[int, ...]) -> bool:
+    if was == now:
+        return False
+    if name in _PADDED:
+        return True  # every value is as long as the type says
+    if name == "numeric":
+        return bool(now) and (not was or now[1:] != was[1:] or now[0] < was[0])
+    return _shrinks(was, now)
+
+
+def _shrinks(was: tuple[int, ...], now: tuple[int, ...]) -> bool:
+    """Whether a limit comes, or becomes smaller."""
+    return bool(now) and (not was or now < was)

@@ -17,7 +17,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast, get_args
 
-from mend import aftermath, archive, capture, catalog, execute, ledger, lineage, parameters, show
+from mend import (
+    account,
+    aftermath,
+    archive,
+    capture,
+    catalog,
+    ending,
+    execute,
+    giveback,
+    ledger,
+    lineage,
+    parameters,
+    show,
+)
 from mend import plan as plans
 from mend import target as targets
 from mend.diagnosis import Check, Diagnosis, Site
@@ -39,6 +52,8 @@ from mend.plan import Plan
 from mend.progress import Heartbeat, Live
 from mend.project import Project, find_python
 from mend.writer import Writer
+
+_WATCHED = 20_000  # characters of one look that the journal keeps
 
 
 class Form:
@@ -170,11 +185,12 @@ class Run:
         return found
 
     def _diagnosed_again(self) -> Diagnosis:
-        """With the applied plan's revision.  An undo goes on without a diagnosis: the old code may be back, its revision file gone."""
+        """With the applied plan's revision.  An undo goes on without a diagnosis: the old code may be back, its revision file gone, or
+        what the plan was about have another name by now, which its steps say better."""
         carried_on = self.mode.verify_with((self._applied.undoes or self._applied).plan)
         try:
             return self._diagnosed(**carried_on)
-        except (ProjectBroken, ReplayFailed) as error:
+        except (ProjectBroken, ReplayFailed, InvalidParameter) as error:
             if not self._taking_back:
                 raise
             check = Check(
@@ -196,6 +212,30 @@ class Run:
         """Show one check: verdict, rows, what healthy looks like, and the SQL behind it."""
         asked = name if self._seen().facts is not None else "diagnosis"
         capture.display(show.check(self._seen().check(asked)))
+        draw = getattr(self.mode, "draw", None)
+        if draw and (drawn := draw(self._seen(), name)):
+            capture.display(drawn)
+
+    @_recorded
+    def watch(self) -> None:
+        """Show how it stands at this moment; in JupyterLab with a switch that looks again every few seconds.  The first look is journaled."""
+        first = self._look()
+        self.journal.append("watched", {"says": first.text[:_WATCHED]})
+        if interactive():
+            from mend import widgets
+
+            capture.display(first)
+            capture.display(widgets.live(self._look))
+        else:
+            capture.display(first)
+
+    def _look(self) -> Shown:
+        """One look of the mode; one that fails says so, and the next may do better."""
+        try:
+            shown: Shown = self.mode.watch(self.site, **self._mode_values())
+            return shown
+        except MendError as error:
+            return show.error(error)
 
     def _seen(self) -> Diagnosis:
         if self.diagnosis is None:
@@ -405,6 +445,9 @@ class Run:
         return plots.pace(self.journal.events())
 
     def _keep_catalog(self, name: str) -> None:
+        """The catalog as it stands; not where the plan makes no object: to read definitions could wait behind who is to be ended."""
+        if self.plan and all(step.kind in (*ending.KINDS, "wait") for step in self.plan.steps):
+            return
         with self.target.reading(self.run_id) as conn:
             lineage.write_snapshot(self.record, name, catalog.snapshot(conn))
 
@@ -415,7 +458,10 @@ class Run:
             capture.display(show.outcome("Nothing was applied, so there is nothing to verify.", "planned"))
             return
         problems, checks = self._verify_undo() if self._taking_back else self._verify_plan()
-        self.journal.append("verified", {"healthy": not problems, "problems": problems, "checks": checks})
+        found: dict[str, Any] = {"healthy": not problems, "problems": problems, "checks": checks}
+        if self._taking_back and (left := self._left_alone()):
+            found["conflicts"] = left
+        self.journal.append("verified", found)
         if problems:
             further = (
                 "Make a new plan to see what is left."
@@ -426,7 +472,8 @@ class Run:
                 "The steps ran, but the database is not what the plan promised: " + "; ".join(problems) + f". {further}"
             )
         self.outcome = "completed"
-        capture.display(show.outcome("Verified on a new connection.", "completed"))
+        said = account.conflicts_said(found.get("conflicts", []))
+        capture.display(show.outcome(f"Verified on a new connection. {said}".rstrip(), self.outcome))
 
     def _verify_plan(self) -> tuple[list[str], list[dict[str, Any]]]:
         plan = self._planned()
@@ -434,6 +481,11 @@ class Run:
         for check in again.checks:
             capture.display(show.check(check, asks=True))
         return list(self.mode.unmet(plan, again)), [check.as_record(sample=5) for check in again.checks]
+
+    def _left_alone(self) -> list[dict[str, Any]]:
+        """The rows that were not given back, because somebody had changed them: they are part of how an undo ended."""
+        with self.target.reading(self.run_id) as conn:
+            return giveback.left_alone(conn, self._planned())
 
     def _verify_undo(self) -> tuple[list[str], list[dict[str, Any]]]:
         """The catalog must be what it was before the run that was undone."""

@@ -35,6 +35,7 @@ LOG_BYTES = 8_000_000
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
+    "max_connections": "300",  # a practice incident may be a crowd
     "max_prepared_transactions": "10",
     "shared_buffers": "64MB",
     "max_wal_size": "2GB",

@@ -6,7 +6,7 @@ Every question stands in a savepoint of its own: one that cannot be answered bec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mend.history import History
 
 MIN_WAIT_S = 0.5  # shorter waits for a lock are everyday
+MIN_WORK_S = 1.0  # and so are shorter transactions
+_LONG_S = 60.0  # from here on a migration is slow whatever it does
 _STAMP_LOSERS = {"sql_before_configure": 0.6, "commit": 0.5, "commit_text": 0.5}  # findings of lint
 _PENDING_READ = 10  # pending revisions whose objects are looked for
 _Rows = list[dict[str, Any]]
@@ -84,7 +86,12 @@ def of_database(conn: Connection, history: History | None) -> Seen:
     questions: dict[str, Callable[[], list[Sign]]] = {
         "invalid indexes": lambda: _invalid_indexes(_ask(conn, "triage/invalid_indexes")),
         "constraints that are not validated": lambda: _not_valid(_ask(conn, "triage/not_valid_constraints")),
-        "sessions waiting for locks": lambda: _waiting(_ask(conn, "triage/waiting_sessions", min_wait_s=MIN_WAIT_S)),
+        "migrations at work": lambda: _at_work(
+            _ask(conn, "triage/migrations_at_work", min_open_s=MIN_WORK_S), _next_pending(conn, history)
+        ),
+        "sessions waiting for locks": lambda: _with_roots(
+            conn, _waiting(_ask(conn, "triage/waiting_sessions", min_wait_s=MIN_WAIT_S))
+        ),
     }
     if history is not None:
         questions["version rows"] = lambda: _version_rows(conn, history)
@@ -192,6 +199,33 @@ def _not_valid(rows: _Rows) -> list[Sign]:
     return signs
 
 
+def _next_pending(conn: Connection, history: History | None) -> str:
+    """The revision that a migration at work is most likely running; its row is not committed yet."""
+    from mend.history import pending
+
+    rows = known_rows(conn, history) if history else ()
+    return next(iter(pending(history, rows)), "") if history and rows else ""
+
+
+def _at_work(rows: _Rows, revision: str) -> list[Sign]:
+    """A session that works and holds the version table: alembic keeps it locked until its transaction ends."""
+    signs = []
+    for row in rows:
+        waits = " and waits for a lock" if row["waits"] else ""
+        what = (
+            f"{row['verb']} on {row['table_name']}"
+            if row["table_name"]
+            else row["verb"] or "a statement that is not visible"
+        )
+        lasts_s = row["open_s"] or 0.0  # not visible without pg_monitor
+        says = f"a migration is at work: pid {row['pid']} (role {row['role']}) has been in its transaction for {lasts_s:.0f} s, with {what}{waits}"
+        found = {"pid": int(row["pid"])} | ({"table": row["table_name"]} if row["table_name"] else {})
+        found |= {"revision": revision} if revision else {}
+        confidence = 0.5 if row["waits"] else 0.9 if lasts_s >= _LONG_S else 0.85
+        signs.append(Sign(SLOW, confidence, says, found))
+    return signs
+
+
 def _waiting(rows: _Rows) -> list[Sign]:
     signs = []
     for row in rows:
@@ -199,8 +233,30 @@ def _waiting(rows: _Rows) -> list[Sign]:
         says = f"pid {row['pid']} has waited {row['wait_s']:.0f} s for {row['lock_mode']}{place} behind {row['blockers'] or 'nobody who can be seen'}"
         pids = [pid for pid in row["blocked_by"] or [] if pid]
         found = {"pids": ", ".join(map(str, pids))} | ({"table": row["table_name"]} if row["table_name"] else {})
-        signs.append(Sign(DEADLOCK, 0.8, says, found))
+        table_lock = (
+            row["table_name"] or row["lock_mode"] != "ExclusiveLock"
+        )  # advisory locks are waited for by job queues too
+        signs.append(Sign(DEADLOCK, 0.9 if table_lock else 0.6, says, found))
     return signs
+
+
+def _with_roots(conn: Connection, found: list[Sign]) -> list[Sign]:
+    """The first of these signs also with what the runbook is to be told: who is at the root of the queues."""
+    return [replace(sign, parameters=sign.parameters | _in_the_way(conn)) for sign in found[:1]] + found[1:]
+
+
+def _in_the_way(conn: Connection) -> dict[str, str]:
+    """What the runbook must be told to end the queue: the pids of its roots, the name of a prepared transaction among them."""
+    from mend import waits
+
+    forest = waits.look(conn)
+    late = {pid for pid, wait in forest.wait_of.items() if wait.wait_s >= MIN_WAIT_S}
+    roots = [key for key in forest.roots if late & forest.below(key)]
+    pids, gids = (
+        [str(key) for key in roots if key > 0],
+        [forest.prepared[key].gid for key in roots if key in forest.prepared],
+    )
+    return ({"blockers": ", ".join(pids)} if pids else {}) | ({"gid": gids[0]} if gids else {})
 
 
 def _version_rows(conn: Connection, history: History) -> list[Sign]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+# What is cut off in the middle (pg_stat_activity keeps so many bytes of a statement) goes on to the end of the text.
 _LEXER = re.compile(
-    r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<string>[EeBbXxNn]?'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
+    r"""(?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z))|(?P<string>[Ee]'(?:[^'\\]|\\.|'')*(?:'|\Z)|[BbXxNn]?'(?:[^']|'')*(?:'|\Z)"""
+    r"""|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z))"""
     r"""|(?P<name>"(?:[^"]|"")*")|(?P<word>[^\W\d][\w$]*)|(?P<space>\s+)|(?P<other>\d[\w.]*|.)""",
     re.DOTALL,
 )
@@ -36,6 +38,8 @@ def shape(sql: str) -> str:
 
     >>> shape("update t set email = 'ann@b.co' where id = 17 -- x")
     "update t set email = '' where id = 0"
+    >>> shape(r"select E'it\\'s secret', 'cut off in the mid")
+    "select '', ''"
     """
     found = []
     for token in _LEXER.finditer(_without_nested_comments(sql)):
@@ -44,6 +48,17 @@ def shape(sql: str) -> str:
         text = token[0]
         found.append("''" if token["string"] else "0" if token.lastgroup == "other" and text[0].isdigit() else text)
     return "".join(found).strip()
+
+
+def without_comments(sql: str) -> str:
+    """The text with a space in place of each comment.
+
+    >>> without_comments("select 1 /* a /* b */ */, '--' -- c")
+    "select 1  , '--'  "
+    """
+    return "".join(
+        " " if token.lastgroup == "comment" else token[0] for token in _LEXER.finditer(_without_nested_comments(sql))
+    )
 
 
 _CHANGES_ROWS = frozenset(

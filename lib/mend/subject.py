@@ -101,7 +101,7 @@ def find(
     Raises: InvalidParameter, ProjectBroken, RevisionNotFound, ReplayFailed.
     """
     facts = halfway.look(site, site.project, revision=revision, data_operations="") if site.project else None
-    live = facts.live if facts else _snapshot(site)
+    live = facts.live if facts else snapshot(site)
     named = relation(site, table) if table else ""
     wanted = named_columns(columns, named, live) if columns and named else ()
     found = [
@@ -200,7 +200,8 @@ def _parents(definition: str) -> Iterable[str]:
     return definition.split(" FOR VALUES")[0].split(" DEFAULT")[0].split(", ")
 
 
-def _snapshot(site: Site) -> Facets:
+def snapshot(site: Site) -> Facets:
+    """The catalog as it stands."""
     with site.target.reading(site.run_id) as conn:
         return catalog.facets(catalog.snapshot(conn))
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mend import address, settings
@@ -57,6 +58,15 @@ class Identity:
         }
 
 
+@lru_cache(maxsize=16)
+def _engine(arguments: tuple[tuple[str, str], ...]) -> Engine:
+    """Kept, because SQLAlchemy asks the server about itself at the first connect of every engine: half of a session's start."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    return create_engine("postgresql+psycopg://", connect_args=dict(arguments), poolclass=NullPool)
+
+
 @dataclass(frozen=True)
 class Target:
     """A named database.  ``conninfo`` may hold a password and is therefore kept out of every repr."""
@@ -66,15 +76,12 @@ class Target:
     settings: TargetSettings = field(default_factory=lambda: TargetSettings(url="lab"))
 
     def engine(self, *, application_name: str = "mend", options: str = "") -> Engine:
-        """A new SQLAlchemy engine without a pool; every connect is a fresh session."""
-        from sqlalchemy import create_engine
-        from sqlalchemy.pool import NullPool
-
+        """A SQLAlchemy engine without a pool; every connect is a fresh session."""
         extra = {"application_name": application_name[:63]}
         if options or "options" in self.conninfo:
             extra["options"] = f"{self.conninfo.get('options', '')} {options}".strip()
         arguments = {"connect_timeout": str(_CONNECT_TIMEOUT_S)} | dict(self.conninfo) | extra
-        return create_engine("postgresql+psycopg://", connect_args=arguments, poolclass=NullPool)
+        return _engine(tuple(sorted(arguments.items())))
 
     @contextmanager
     def reading(self, run_id: str = "-") -> Iterator[Connection]:
@@ -87,9 +94,13 @@ class Target:
         from sqlalchemy.exc import DBAPIError
 
         with self.connected(application_name=f"mend:{run_id}") as conn:
-            conn = conn.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             try:
-                for setting, value in _READ_LIMITS.items():
+                path = _path(
+                    conn.execution_options(isolation_level="AUTOCOMMIT")
+                )  # the snapshot is the first question's
+                conn.rollback()
+                conn = conn.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                for setting, value in {**_READ_LIMITS, **_EXACT, **path}.items():
                     conn.exec_driver_sql(f"set local {setting} = {value}")
                 yield conn
             except DBAPIError as error:
@@ -103,27 +114,26 @@ class Target:
         """A session, closed at the end; connection failures become ours here and nowhere else."""
         from sqlalchemy.exc import DBAPIError
 
-        engine = self.engine(application_name=application_name, options=options)
         try:
-            conn = engine.connect()
+            conn = self.engine(application_name=application_name, options=options).connect()
         except DBAPIError as error:
             raise self._unreachable(error) from error
         try:
             yield conn
         finally:
             conn.close()
-            engine.dispose()
 
     @contextmanager
     def writing(self, application_name: str, *, version_num: int) -> Iterator[Connection]:
         """A session in autocommit that may write; for `execute` alone (a test reads who calls this).
 
-        If this process dies, the server notices within a second and ends the statement (PostgreSQL 14+).
+        If this process dies, the server notices within a second and ends the statement (PostgreSQL 14+).  What the database or the role
+        sets for its applications and would make our work another, or end it, is set as the work needs it.
         """
         with self.connected(application_name=application_name) as conn:
             conn = conn.execution_options(isolation_level="AUTOCOMMIT")
-            if version_num >= 140000:
-                conn.exec_driver_sql("set client_connection_check_interval = '1s'")
+            for setting, value in {**_EXACT, **_path(conn), **_write_limits(version_num)}.items():
+                conn.exec_driver_sql(f"set {setting} = {value}")
             yield conn
 
     def identity(self) -> Identity:
@@ -162,6 +172,32 @@ _READ_LIMITS = {
     "idle_in_transaction_session_timeout": 60_000,
     "row_security": "off",  # a policy that would hide rows fails the question: what is not seen is not healthy
 }
+# Values are read as one form whatever the database or the role is set to, and what is kept as text is the same when it comes back. The
+# order of day and month stays the database's own: statements of the project and the operator may lean on it, and ISO is read in any.
+_EXACT = {"datestyle": "'ISO'", "intervalstyle": "'postgres'", "extra_float_digits": 1, "bytea_output": "'hex'"}
+
+
+def _path(conn: Connection) -> dict[str, str]:
+    """The search_path with what finds the equality of each type; nothing where it does so already."""
+    from mend import queries
+
+    found = queries.frame(conn, "target/search_path")["path"]
+    return {"search_path": str(found.iloc[0])} if len(found) else {}
+
+
+def _write_limits(version_num: int) -> dict[str, str]:
+    """By the server's version."""
+    limits = {"default_transaction_isolation": "'read committed'"}  # a batch looks again behind each lock that it takes
+    if version_num >= 140000:
+        # The session that keeps other runs away, and the one that leads the workers, have nothing to say for hours.
+        limits |= {"client_connection_check_interval": "'1s'", "idle_session_timeout": "0"}
+    if version_num >= 170000:
+        limits |= {
+            "transaction_timeout": "0"
+        }  # ends the session: of CREATE INDEX CONCURRENTLY an INVALID index would stay
+    return limits
+
+
 _REFUSED = re.compile(
     r"authentication failed|no password supplied|role \".*\" (?:does not exist|is not permitted to log in)|pg_hba\.conf|permission denied for database"
 )

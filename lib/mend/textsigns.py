@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mend import deadlock_detail
 from mend.errortext import ErrorText
 from mend.signatures import DEADLOCK, FAILED, ROLLBACK, SIGNATURES, Signature
 from mend.signs import Sign
@@ -59,12 +60,13 @@ def _matched(signature: Signature, error: ErrorText) -> list[Sign]:
     found = around | {{"branch": "revision", "column": "columns"}.get(key, key): value for key, value in found.items()}
     if signature.slug == DEADLOCK and error.pids:
         found["pids"] = ", ".join(map(str, error.pids))
+    told = deadlock_detail.excerpt(error.text) if signature.slug == DEADLOCK else ""
     return [
         Sign(
             signature.slug,
             confidence,
             f"{says}: {_names(found)}" if _names(found) else says,
-            found,
+            found | ({"detail": told} if told else {}),
             "text",
             last.start(),
             signature.sqlstate,

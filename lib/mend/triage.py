@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mend import errortext, parameters, signs, textsigns
 from mend.errors import InvalidParameter, MendError, ProjectBroken, TargetUnreachable
 from mend.errortext import ErrorText
-from mend.signatures import FAILED, MODES
+from mend.signatures import DEADLOCK, FAILED, MODES, SLOW
 from mend.signs import Sign
 
 if TYPE_CHECKING:
@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 NO_RUNBOOK = "(no runbook yet)"
 ANY_TARGET = "env:DATABASE_URL"  # stands in the command when no target was named
 _MOST = 0.99
-PARAMETERS = ("revision", "table", "columns", "constraint", "parent", "pids")  # what runbooks can be given
+PARAMETERS = (
+    "revision",
+    "table",
+    "columns",
+    "constraint",
+    "parent",
+    "pids",
+    "pid",
+    "blockers",
+    "gid",
+    "detail",
+)  # what runbooks can be given
 
 
 @dataclass(frozen=True)
@@ -129,10 +140,14 @@ def _of_target(target: Target, history: History | None, error: ErrorText, *, fai
         seen = signs.of_database(conn, history)
         if history is None or not error.running or "upgrade" not in error.context:
             return seen
+        if any(sign.slug == SLOW and "pid" in sign.parameters for sign in seen.signs):
+            return seen  # it is still at work: that its version row is not there yet says nothing
         try:
             rows = signs.known_rows(conn, history)
         except MendError:
             return seen  # of_database has said already that the version rows could not be read
+    if any(sign.slug == DEADLOCK for sign in seen.signs):
+        return seen  # it may be at work still: it waits, and has lost nothing yet
     reached = history.ancestors(rows)
     return replace(seen, signs=(*seen.signs, *_unstamped(error, reached, failed=failed)))
 

@@ -22,11 +22,13 @@ from mend.pace import Pace
 Done = TypeVar("Done")
 
 MOST_ASIDE = 1_000
+_LATE = "57014"
 GIVE_WAY = {"55P03", "40P01", "40001"}  # nothing was done; asking again, for less, is safe
 OF_THE_ROW = ("22", "23", "44", "P0")  # SQLSTATE classes of what a row's own values or a trigger's word forbid
 PATIENCE = 20  # failures in a row: about half a minute
 _BACKOFF_S = (0.01, 2.0)
 _AT_ONCE_LOCK_MS = 20  # what an application may have to wait for us while we wait for another
+_AT_ONCE_MS = 250  # no row is to be held longer; a window may hold far more rows than the statistics of its table say
 _LOCKING_BATCHES = 50  # that lock first, after one that met a lock
 _ROWS_PER_BLOCK = 40.0  # taken for what was never analyzed
 
@@ -88,8 +90,9 @@ def not_mended(job: Job) -> StepFailed:
 @contextmanager
 def transaction(conn: Connection, *, lock_ms: int | None = None) -> Iterator[None]:
     """BEGIN .. COMMIT on an autocommit session whose timeouts are set; constraints are checked before COMMIT, not by it."""
-    limit = "" if lock_ms is None else f"; set local lock_timeout = {int(lock_ms)}"
-    conn.exec_driver_sql(f"begin; set constraints all immediate{limit}")
+    limits = {} if lock_ms is None else {"lock_timeout": lock_ms, "statement_timeout": _AT_ONCE_MS}
+    told = "".join(f"; set local {name} = {int(value)}" for name, value in limits.items())
+    conn.exec_driver_sql(f"begin; set constraints all immediate{told}")
     try:
         yield
     except BaseException:
@@ -133,7 +136,8 @@ class Walker:
         try:
             return self._batch(part)
         except DBAPIError as error:
-            if at_once and sqlstate(error) in GIVE_WAY:  # nothing was done; from here on locked rows are passed over
+            if at_once and sqlstate(error) in (*GIVE_WAY, _LATE):
+                # Nothing was done; from here on locked rows are passed over, and no more are changed than were asked for.
                 self._locking = _LOCKING_BATCHES
                 return part
             return self._after(error, part)
@@ -148,11 +152,19 @@ class Walker:
         window, scanned = self._window(part, size)
         started = time.monotonic()
         rows, left = self._change(part, window, size)
+        self._learn(window, left, rows)
         if not self._cap:
             self._shared.pace.ran(rows=rows, scanned=scanned, seconds=time.monotonic() - started)
         self._failures, self._cap = 0, self._cap * 2 if self._cap * 2 < self._shared.pace.size() else 0
         self._locking = max(self._locking - 1, 0)
         return left
+
+    def _learn(self, window: Window, left: Range | None, rows: int) -> None:
+        """A window that held more rows than a batch takes: its pages are fuller than the statistics say, and the next ones may be."""
+        if self._job.walks != "ctid" or left is None or left.at is None or window.at is None or left.at == window.upto:
+            return
+        pages = block(left.at[0]) - block(window.at[0]) + 1
+        self._density[window.relation] = max(self._density.get(window.relation, _ROWS_PER_BLOCK), rows / pages)
 
     def _size(self) -> int:
         return self._cap or self._shared.pace.size()

@@ -31,7 +31,7 @@ def retry(facts: Facts) -> list[tuple[int, str, str]]:
     """(operation, says, what a plain retry would do there), for the operations that are in its way."""
     found = []
     for one in facts.seen:
-        if one.state not in ("DONE", "DIFFERENT"):
+        if one.state not in ("DONE", "DIFFERENT") or one.statement.finishes:
             continue
         if not sqltext.guarded(one.statement.sql):
             found.append((one.statement.operation, one.statement.says, f"fails: {_refusal(one)}"))
@@ -418,12 +418,13 @@ def _stamp(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
 
 
 def _retry(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
-    says, costs = "Nothing is half-done: run alembic upgrade again", "whatever made it fail may do so again"
+    state = "Nothing is half-done" if facts.untouched() else "The revision goes on from where it stopped"
+    says, costs = f"{state}: run alembic upgrade again", "whatever made it fail may do so again"
     why_not = (
         "it is recorded already"
         if facts.stamped
         else ""
-        if facts.untouched()
+        if facts.untouched() or facts.finishes_itself()
         else "operations are done already; see Would a plain retry work?"
     )
     if not why_not and facts.lost_silently:

@@ -5,7 +5,9 @@ They mirror and ask; they are never evidence.  What a widget shows stands beside
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import ipywidgets as ipw
@@ -167,3 +169,69 @@ def approval(*, database: str, digest: str, apply: Callable[[Progress], Shown | 
     A widget.  Its button works once, and only while the name stands in the box.
     """
     return Approval(database=database, digest=digest, apply=apply).widget
+
+
+class LiveView:
+    """What a look shows, looked at again on a timer while the switch is on: off at first, and off again after ``lasts_s``.
+
+    The looks run in a thread of their own, one at a time, which ends with the kernel; a look never outlives the switch by more
+    than itself.
+    """
+
+    def __init__(self, look: Callable[[], Shown], *, every_s: float, lasts_s: float) -> None:
+        self._look, self._every_s, self._lasts_s = look, every_s, lasts_s
+        self._stop = threading.Event()
+        self.switch = ipw.ToggleButton(
+            value=False,
+            description=f"refresh every {every_s:g} s",
+            icon="refresh",
+            layout=ipw.Layout(width="15rem"),
+            _dom_classes=("mend-live-switch",),
+        )
+        self.says = ipw.HTML(_dom_classes=("mend-live-says",))
+        self.area = ipw.HTML(_dom_classes=("mend-live-area",))
+        self.widget = ipw.VBox([ipw.HBox([self.switch, self.says]), self.area], _dom_classes=("mend-live",))
+        self.switch.observe(self._switched, names="value")
+
+    def _switched(self, change: Any) -> None:
+        self._stop.set()  # the thread before, if any, is of another turn of the switch
+        if not change["new"]:
+            self.says.value = "<span>off; what stands below is the last look</span>" if self.area.value else ""
+            return
+        self._stop = threading.Event()
+        threading.Thread(target=self._refresh, args=(self._stop,), daemon=True, name="mend-live").start()
+
+    def _refresh(self, stop: threading.Event) -> None:
+        ends = threading.Timer(self._lasts_s, stop.set)
+        ends.daemon = True
+        ends.start()
+        while not stop.is_set():
+            try:
+                shown = self._look()
+            except MendError as error:
+                shown = show.error(error)
+            except Exception as error:  # noqa: BLE001 a view that fails says so and goes on; nothing hangs on it
+                shown = show.error(
+                    {"error": type(error).__name__, "message": "This look failed. The next one may do better."}
+                )
+            if not stop.is_set():
+                self.area.value = shown.html
+                self.says.value = f"<span>looked at {datetime.now(UTC):%H:%M:%S} UTC</span>"
+            stop.wait(self._every_s)
+        ends.cancel()
+        if stop is self._stop and self.switch.value:
+            self.switch.value = False  # the time is over
+
+
+def live(look: Callable[[], Shown], *, every_s: float = 5.0, lasts_s: float = 1800.0) -> Any:
+    """A switch, off, that shows ``look()`` again every ``every_s`` seconds for at most ``lasts_s``.
+
+    Parameters
+    ----------
+    look : one short read; what it raises is shown in place of it, and the next look follows
+
+    Returns
+    -------
+    A widget.
+    """
+    return LiveView(look, every_s=every_s, lasts_s=lasts_s).widget

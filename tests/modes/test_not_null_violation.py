@@ -103,7 +103,8 @@ def test_rows_that_the_application_changed_since_are_left_alone_by_undo(desk: De
     applied = desk.apply(desk.plan(notes))
     look.execute(f"update orders set note = 'Bring a ladder' where id = {changed}")
     undone = desk.here("undo", applied.run_id)
-    assert undone.code == 0, undone.err
+    assert undone.code == 2, undone.err
+    assert f"1 rows of public.orders did not go back: {changed} (changed since)" in undone.document["says"]
     assert look.query("select note from orders where id = %s", changed) == [("Bring a ladder",)]
     restored = [event.payload for event in undone.record.journal.of("restored")]
     assert sum(one["conflicts"] for one in restored) == 1

@@ -33,6 +33,11 @@ class Bench:
         self.error_file.write_text(before + str(attempt))
         return attempt
 
+    def start_alembic(self, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+        """Start real alembic, and leave it at work; its words come into the error file as it says them."""
+        self.project.start_alembic(*arguments, output=self.error_file, environ=environ)
+        self.progress(f"alembic {' '.join(arguments)}: at work")
+
     def query(self, sql: LiteralString, *binds: object) -> list[tuple[Any, ...]]:
         """Rows of one question, asked on a connection of its own."""
         with psycopg.connect(plain(self.project.url), autocommit=True) as connection:

@@ -165,6 +165,8 @@ def _retry(site: Site, facts: Facts) -> Check:
         )
     if facts.untouched() and not facts.replayed.error:
         return asks(verdict="healthy", says="Yes: nothing of the revision is in the database.", frame=frame)
+    if facts.finishes_itself():
+        return asks(verdict="healthy", says="Yes: mend.migrations goes on from what is in the database.", frame=frame)
     if frame.empty:
         perhaps = ", ".join(str(one.statement.operation) for one in facts.seen if one.ran is not False)
         why = facts.replayed.error or f"operation {perhaps} may have changed rows, and a retry would change them again"
@@ -287,7 +289,8 @@ def _next(facts: Facts, chosen: str, diagnosis: Diagnosis) -> str:
         return "Nothing is half-applied: there is nothing to mend."
     blocked = _blocked(diagnosis)
     if chosen == "retry":
-        return f"Nothing is half-applied. {f'{blocked} Then run' if blocked else 'Run'}: alembic -c {ini} upgrade {facts.revision.id}"
+        state = "Nothing is half-applied." if facts.untouched() else "The revision goes on from where it stopped."
+        return f"{state} {f'{blocked} Then run' if blocked else 'Run'}: alembic -c {ini} upgrade {facts.revision.id}"
     if not chosen:
         return "No way out is safe without you. " + "; ".join(
             f"{c.option}: {c.why_not or 'name it as option'}" for c, _ in ways.ways_out(facts, blocked=blocked)

@@ -107,7 +107,7 @@ def _backfill(facts: Facts, evidence: Mapping[str, Any]) -> Way:
     why_not = (
         "it is not known what to write; say it with the parameter fill"
         if facts.fill is None
-        else "; ".join(one.says for one in facts.objections)
+        else "; ".join(filter(None, [facts.lacks("update"), *(one.says for one in facts.objections)]))
     )
     if why_not or facts.fill is None:
         return Choice("backfill", says, costs, False, why_not), (), ""
@@ -153,8 +153,8 @@ def _delete(facts: Facts, evidence: Mapping[str, Any]) -> Way:
         for one, count in facts.dependents
         if one.on_delete not in ("CASCADE", "SET NULL") and (count.best or not count.exact)
     ]
-    if stay:
-        return Choice("delete", says, costs, False, "; ".join(stay)), (), ""
+    if why_not := facts.lacks("delete") or "; ".join(stay):
+        return Choice("delete", says, costs, False, why_not), (), ""
     try:
         return Choice("delete", says, costs), *_finished(facts, repaired)
     except (NotInvertible, Refused) as error:

@@ -23,6 +23,7 @@ from mend import (
     surroundings,
     unique_index,
     uniqueness,
+    violations,
     weights,
 )
 from mend.catalog import Change, index_state
@@ -305,10 +306,12 @@ def verify_with(made: Plan) -> Mapping[str, Any]:
     """The parameters for looking again: the same key, whatever is pending now."""
     for identity, definition in made.evidence.get("wanted", {}).items():
         change = Change("index" if definition.startswith("CREATE") else "constraint", identity, None, definition)
+        key = violations.uniqueness(change)
+        by_hand = key is not None and not made.evidence["revision"]  # no revision says it, and no index stands yet
         return {
             "revision": made.evidence["revision"] or "",
             "table": unique_index.index_of(change).table,
-            "columns": "",
+            "columns": ", ".join(key.keys) if key and by_hand else "",
             "constraint": names.unquoted(names.last(identity)),
             "option": "",
         }

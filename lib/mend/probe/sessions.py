@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 IDENTITY = """select current_database(), (select oid from pg_catalog.pg_database where datname = current_database()),
- current_user, pg_catalog.inet_server_addr(), pg_catalog.inet_server_port(), pg_catalog.pg_postmaster_start_time(),
+ current_user, pg_catalog.inet_server_addr(), pg_catalog.inet_server_port(),
+ cast(pg_catalog.pg_postmaster_start_time() as text),
  pg_catalog.current_setting('search_path'), pg_catalog.current_setting('server_version_num'),
  pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute')"""
 SYSTEM = "select system_identifier from pg_catalog.pg_control_system()"

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,23 +65,46 @@ class Project:
 
     def alembic(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Attempt:
         """Run the real ``alembic`` on this project, with the interpreter that runs us."""
+        shown, kept = self._command(arguments, environ)
+        try:
+            done = subprocess.run(
+                [*self._alembic, *arguments],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                cwd=self.directory, env=kept, timeout=PATIENCE_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as exc:
+            raise LabFailed(
+                f"`{shown}` did not end within {PATIENCE_S:.0f} s. Only the lab was touched. "
+                "`mend lab reset` starts afresh."
+            ) from exc
+        return Attempt(shown, done.stdout, done.returncode)
+
+    def start_alembic(self, *arguments: str, output: Path, environ: Mapping[str, str] | None = None) -> None:
+        """Start the real ``alembic`` in a session of its own, where it goes on when we end; its words are added to a file.
+
+        It belongs to nobody: it ends by itself, or when its database or its server does.
+        """
+        shown, kept = self._command(arguments, environ)
+        with output.open("a") as file:
+            file.write(f"$ {shown}\n")
+        apart = '"$@" >>"$0" 2>&1 </dev/null &'
+        subprocess.run(
+            ["sh", "-c", apart, str(output), *self._alembic, *arguments],
+            cwd=self.directory, env=kept, start_new_session=True, timeout=PATIENCE_S, check=True,
+        )  # fmt: skip
+
+    @property
+    def _alembic(self) -> tuple[str, ...]:
+        return sys.executable, "-m", "alembic", "-c", str(self.alembic_ini)
+
+    def _command(self, arguments: Iterable[str], environ: Mapping[str, str] | None) -> tuple[str, dict[str, str]]:
+        """The command line as it is shown, and its environment variables."""
         extra = {**self.environ, **(environ or {})}
         shown = [f"{name}={shlex.quote(value)}" for name, value in extra.items()]
         shown += ["alembic", "-c", shlex.quote(str(self.alembic_ini)), *map(shlex.quote, arguments)]
         # libpq's variables and PYTHONWARNINGS of the caller would make another incident than the one promised.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "SHOP_", "PYTHONW"))}
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "alembic", "-c", str(self.alembic_ini), *arguments],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                cwd=self.directory, env={**kept, **extra}, timeout=PATIENCE_S, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as exc:
-            raise LabFailed(
-                f"`{' '.join(shown)}` did not end within {PATIENCE_S:.0f} s. Only the lab was touched. "
-                "`mend lab reset` starts afresh."
-            ) from exc
-        return Attempt(" ".join(shown), done.stdout, done.returncode)
+        return " ".join(shown), {**kept, **extra}
 
 
 def check_out(directory: Path, url: str) -> Project:

@@ -1,4 +1,4 @@
--- Which sessions wait for a table lock (or, building an index, for old transactions), and behind whom?
+-- Which sessions wait for a table lock, an advisory lock (or, building an index, for old transactions), and behind whom?
 -- binds: min_wait_s float8 (seconds)
 -- columns: pid int4, wait_s float8 (seconds), lock_mode text, table_name text, blocked_by int4[] (pids), blockers text
 -- needs: PostgreSQL >= 13
@@ -14,7 +14,7 @@ with waiting as (
       from pg_locks as l
       join pg_stat_activity as a on a.pid = l.pid
      where not l.granted
-       and l.locktype in ('relation', 'virtualxid')
+       and l.locktype in ('relation', 'virtualxid', 'advisory')
        and (l.database = (select oid from pg_database where datname = current_database()) or l.locktype = 'virtualxid')
        and a.datname = current_database()
 )

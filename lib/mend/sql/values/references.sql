@@ -2,6 +2,8 @@
 -- binds: table_name text, column_names text[]
 -- columns: identity text, relation_oid oid, outgoing bool, columns text[], other text, other_columns text[], operators text[], match text, on_update text
 -- needs: PostgreSQL >= 13
+
+-- a key to a partitioned table has a twin for each partition: a row has its parent in one of them, not in all
 with recursive tree as (
     select to_regclass(:table_name) as relid
      union
@@ -10,14 +12,16 @@ with recursive tree as (
     select k.oid, k.conname, k.conrelid as own, k.confrelid as other, true as outgoing, k.conkey as own_key, k.confkey as other_key,
            k.conpfeqop, k.confmatchtype, k.confupdtype
       from pg_constraint as k
+      left join pg_constraint as p on p.oid = k.conparentid
      where k.contype = 'f' and k.conrelid in (select relid from tree)
-       and (k.conparentid = 0 or k.conrelid = to_regclass(:table_name))
+       and (k.conparentid = 0 or k.conrelid = to_regclass(:table_name) and p.conrelid <> k.conrelid)
        and coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
      union all
     select k.oid, k.conname, k.confrelid, k.conrelid, false, k.confkey, k.conkey, k.conpfeqop, k.confmatchtype, k.confupdtype
       from pg_constraint as k
+      left join pg_constraint as p on p.oid = k.conparentid
      where k.contype = 'f' and k.confrelid in (select relid from tree)
-       and (k.conparentid = 0 or k.confrelid = to_regclass(:table_name))
+       and (k.conparentid = 0 or k.confrelid = to_regclass(:table_name) and p.confrelid <> k.confrelid)
        and coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
 )
 select format('%I.%I.%I', case when f.outgoing then n.nspname else m.nspname end,

@@ -1,0 +1,268 @@
+"""One migration at work, or about to be: which statement it is, how far it is, what it costs, and whether it can be done otherwise.  Reads only.
+
+`slow_migration` is made from it.  No question waits for a lock longer than half a second, or lasts longer than a few seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from mend import (
+    at_work,
+    counting,
+    dml,
+    eta,
+    explained,
+    halfway,
+    looks,
+    names,
+    queries,
+    subject,
+    takeover,
+    waits,
+    wear,
+    weights,
+)
+from mend.at_work import Session, Work
+from mend.backends import Backend
+from mend.counting import Count
+from mend.diagnosis import Site
+from mend.dml import Change
+from mend.errors import InvalidParameter, LockNotAcquired, QueryFailed, Refused
+from mend.eta import Course, Estimate
+from mend.explained import Explained, Missing
+from mend.halfway import Seen
+from mend.journal import sha256
+from mend.kept import columns_of
+from mend.steps import Facets, Keeper
+from mend.takeover import Takeover
+from mend.wear import Wear
+
+LOOKS = 4  # at how far it is, evenly over the time given
+_LASTS_S = 1.0
+_MEASURED = ("update", "delete")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a plan is made from.
+
+    ``halfway``: the pending revision, replayed; None without a project, or where ``blocked`` says why it could not be looked at.
+    ``worker`` and ``backend``: the session of the migration; None where none is at work.  ``seen``: the statement of the revision that
+    it runs, or (where none is at work) the one that would take its time.  ``sql``: that statement.  ``table``: qualified, quoted; ''
+    where it changes no rows.  ``commits``: it commits again and again while it is looked at.
+    """
+
+    work: Work
+    worker: Session | None
+    backend: Backend | None
+    halfway: halfway.Facts | None
+    blocked: str
+    seen: Seen | None
+    sql: str
+    change: Change | None
+    table: str
+    rows: float
+    course: Course
+    estimate: Estimate | None
+    unmeasured: str
+    explained: Explained
+    missing: Missing | None
+    wear: Wear
+    take: Takeover
+    left: Count | None
+    commits: bool
+    live: Facets
+    keeper: Keeper
+    given: Mapping[str, Any] = field(repr=False)
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """What else the journal keeps: the operations of the revision, and the looks at how far it is."""
+        found = self.halfway.tables() if self.halfway else {}
+        seen = [vars(look) | {"unit": self.course.unit} for look in self.course.looks]
+        return found | ({"looks": seen} if seen else {})
+
+    def waits_behind(self) -> tuple[Session, ...]:
+        """Who waits for the migration."""
+        return self.work.waiting_for(self.worker.pid) if self.worker else ()
+
+
+def look(site: Site, *, revision: str, pid: int, statement: int, watch_s: float, given: Mapping[str, Any]) -> Facts:
+    """Look at everything once, and several times at how far it is.
+
+    Parameters
+    ----------
+    revision : the one in question; empty: the next that is pending
+    pid : the session of the migration; 0: the one that looks like it
+    statement : the operation of the revision that is meant, by number; 0: the one at work
+    watch_s : seconds to spend on looking how far it is
+
+    Raises: Refused where that pid is not at work; InvalidParameter, ProjectBroken, RevisionNotFound, ReplayFailed.
+    """
+    with waits.glance(site.target, site.run_id) as conn:
+        before = wear.reading(conn)
+        first = at_work.look(conn, pid=pid)
+    worker = at_work.migration(first)
+    _require_there(first, pid)
+    found, blocked = _project(site, revision, at_work=worker is not None)
+    with waits.glance(site.target, site.run_id) as conn:
+        work = at_work.look(conn, statements=[one.statement.sql for one in found.seen] if found else (), pid=pid)
+        worker = at_work.migration(work)
+        backend = waits.sessions(conn, [worker.pid]).get(worker.pid) if worker else None
+    seen = _statement(found, worker, statement)
+    sql = seen.statement.sql if seen else worker.query if worker and not worker.hidden else ""
+    change = dml.read(sql) if sql else None
+    table, nowhere = looks.table_of(site, change)
+    live, keeper = _catalog(site, found, blocked)
+    rows = _rows(site, table)
+    course, unmeasured = looks.course(site, worker, change, table, watch_s) if worker else (Course("rows", ()), "")
+    with waits.glance(site.target, site.run_id) as conn:
+        plan = (
+            explained.plan_of(conn, sql)
+            if sql
+            else Explained(pd.DataFrame(columns=explained.COLUMNS), why="no statement is known")
+        )
+        missing = _missing(plan, change, table, rows, live)
+        worn = wear.look(conn, [table] if table else [], before=before)
+        last = at_work.look(conn, pid=pid)
+    commits = _commits(worker, [first, work, last])
+    if commits:
+        course = replace(course, began_s=None)
+    take, left = _takeover(site, change, table, live, nowhere or blocked, worker)
+    return Facts(
+        work, worker, backend, found, blocked, seen, sql, change, table, rows, course, eta.estimate(course), unmeasured,
+        plan, missing, worn, take, left, commits, live, keeper, given,
+    )  # fmt: skip
+
+
+def _commits(worker: Session | None, looks: list[Work]) -> bool:
+    """Whether the session was in several transactions with the same statement: a loop that commits its batches."""
+    if worker is None:
+        return False
+    same = [at_work.same_session(worker, one.sessions) for one in looks]
+    shape = dml.shape(worker.query)
+    return len({one.xact for one in same if one and dml.shape(one.query) == shape}) > 1
+
+
+def _require_there(work: Work, pid: int) -> None:
+    if pid and not any(one.pid == pid for one in work.sessions):
+        there = ", ".join(f"{one.pid} ({one.role}, {one.state})" for one in work.sessions[:5]) or "none"
+        raise Refused(
+            f"pid {pid} has no work under way in this database: it has ended, or it is another server process. Nothing was changed, nobody was signalled. At work are: {there}. Leave pid empty, or name one of them."
+        )
+
+
+def _project(site: Site, revision: str, *, at_work: bool) -> tuple[halfway.Facts | None, str]:
+    """The pending revision; what an open transaction has done of it is not there yet, so its row changes did not run."""
+    if site.project is None:
+        return None, ""
+    try:
+        return halfway.look(site, site.project, revision=revision, data_operations="not_run" if at_work else ""), ""
+    except LockNotAcquired as error:
+        return None, f"the definitions of the tables cannot be read, because they are locked. {error.message}"
+
+
+def _statement(found: halfway.Facts | None, worker: Session | None, number: int) -> Seen | None:
+    """The statement in question: named, at work, or the first that changes rows and did not run."""
+    seen = found.seen if found else ()
+    if number:
+        named = [one for one in seen if one.statement.operation == number]
+        if not named:
+            raise InvalidParameter(
+                f"The revision has no operation {number}. Nothing was changed. Leave statement at 0."
+            )
+        return next((one for one in named if one.statement.data), named[0])
+    if worker:
+        shape = dml.shape(worker.query)
+        return next((one for one in seen if dml.shape(one.statement.sql) == shape), None)
+    waiting = [
+        one
+        for one in seen
+        if one.ran is not True and (change := dml.read(one.statement.sql)) and change.kind == "update"
+    ]
+    return waiting[0] if waiting else None
+
+
+def _catalog(site: Site, found: halfway.Facts | None, blocked: str) -> tuple[Facets, Keeper]:
+    if found:
+        return found.live, found.keeper
+    live = {} if blocked else subject.snapshot(site)
+    key = sha256(f"slow_migration {site.last_run}")[:16]
+    return live, Keeper(site.target.settings.schema_name, key, {})
+
+
+def _rows(site: Site, table: str) -> float:
+    if not table:
+        return 0.0
+    with waits.glance(site.target, site.run_id) as conn:
+        frame = queries.frame(conn, "at_work/relations", relations=[table])
+        counted = float(frame["rows_estimate"].iloc[0]) if len(frame) else 0.0
+        if counted:
+            return counted
+        guess = explained.plan_of(
+            conn, f"select from {table}"
+        ).nodes  # never analyzed: the planner goes by the table's size
+    return float(guess["rows"].iloc[0]) if len(guess) else 0.0
+
+
+def evidence(facts: Facts) -> dict[str, Any]:
+    """What a plan's digest covers: the revision, its files and objects; the session, by all that names it; what would be changed."""
+    found = halfway.evidence(facts.halfway) if facts.halfway else {"revision": None, "objects": {}}
+    who = facts.backend
+    return found | {
+        "statement": facts.seen.statement.operation if facts.seen else 0,
+        "session": f"pid {who.pid}, begun {who.backend_start}, statement {who.query_hash}" if who else None,
+        "table": facts.table,
+        "values": dict(facts.take.values),
+        "where": facts.take.where,
+        "rows_at_most": ceiling(facts),
+    }
+
+
+def ceiling(facts: Facts) -> int:
+    """The most rows that a takeover may change: by the catalog's own count, which does not move while it is reviewed."""
+    return int(facts.given["at_most"]) or weights.ceiling(round(facts.rows))
+
+
+# -- otherwise ----------------------------------------------------------------------------------------------------------
+
+
+def _missing(plan: Explained, change: Change | None, table: str, rows: float, live: Facets) -> Missing | None:
+    printed = {names.unquoted(one): one for one in columns_of(table, live)} if table else {}
+    leading = frozenset(filter(None, (_leads(text, table) for (kind, _), text in live.items() if kind == "index")))
+    keyed = frozenset(
+        names.unquoted(names.items(next(p for p in names.pieces(text) if p.startswith("(")))[0])
+        for (kind, one), text in live.items()
+        if kind == "constraint" and names.parent(one) == table and text.startswith(("PRIMARY KEY", "UNIQUE"))
+    )
+    return (
+        explained.missing(plan, change, table, rows=rows, printed=printed, indexed=leading | keyed) if table else None
+    )
+
+
+def _leads(definition: str, table: str) -> str:
+    """The column that leads an index of this table; '' for another's, an expression, or one that is not used."""
+    head, _, rest = definition.partition(" USING ")
+    group = next((piece for piece in names.pieces(rest) if piece.startswith("(")), "")
+    if not group or not head.endswith(f" ON {table}") or " INVALID" in definition:
+        return ""
+    return names.unquoted(names.spaced(names.items(group)[0])[0])
+
+
+def _takeover(
+    site: Site, change: Change | None, table: str, live: Facets, why_not: str, worker: Session | None
+) -> tuple[Takeover, Count | None]:
+    """Whether it can be taken over, and (where nothing is at work) how many rows are left to do."""
+    if why_not or change is None or not table:
+        return Takeover(table, {}, "", why_not or "it changes no rows of a table"), None
+    try:
+        with site.target.reading(site.run_id) as conn:
+            take = takeover.examine(conn, change, table, live)
+            counted = None if worker or not take.where else counting.of_table(conn, table, take.where)
+    except QueryFailed as error:
+        return Takeover(table, {}, "", error.message.partition(" Nothing was changed.")[0]), None
+    return take, counted
