@@ -37,6 +37,7 @@ format: $(DEV)
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/backfill.py $(ARGS)
+	$(BIN)/python benchmarks/mismatch.py
 lab: $(RUN)
 	$(BIN)/mend lab list
 new: $(RUN)

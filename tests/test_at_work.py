@@ -44,6 +44,17 @@ def test_who_holds_the_version_table_and_works_is_the_migration(
         conn.rollback()
 
 
+def test_a_statement_of_which_the_server_keeps_the_beginning_is_known_as_such(
+    database: str, prepared: Callable[[str], None], reading: Callable[[], Connection]
+) -> None:
+    prepared(MADE)
+    look = Look(database)
+    long = "update t set a = 'x' where " + " and ".join(f"id <> {n}" for n in range(2, 200))
+    with look.holding(long) as cut, look.holding("select count(*) from t") as whole:
+        found = {one.pid: one.cut for one in at_work.look(reading()).sessions}
+    assert (found[cut], found[whole]) == (True, False)
+
+
 def test_who_waits_behind_it_is_found_through_others(
     database: str, prepared: Callable[[str], None], reading: Callable[[], Connection]
 ) -> None:

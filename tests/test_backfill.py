@@ -416,6 +416,18 @@ def test_a_change_that_leaves_the_condition_true_of_some_rows_is_not_repeated(be
     bench.undo(step)
 
 
+def test_new_values_from_old_ones_are_looked_at_after_each_batch(bench: Bench) -> None:
+    """One increase brings the first rows over the bound; of the others it would have to be made again and again."""
+    bench.look.execute(
+        "create table t (id int primary key, price numeric not null)",
+        "insert into t select n, case when n <= 4000 then 95 else 10 end from generate_series(1, 6000) as n",
+    )
+    step = bench.step("public.t", "update", {"price": "t.price * 1.2"}, where="t.price < 100", each=True, batch_ms=1)
+    with pytest.raises(StepFailed, match="still after their change"):
+        bench.apply(step)
+    assert bench.look.query("select distinct price from t where price < 95") == [(10,)]
+
+
 def test_every_workers_error_is_told_and_what_is_committed_stands(bench: Bench) -> None:
     people(bench, rows=20_000)
     right = "create or replace function email(id int) returns text language sql as $$ select 'name' || id || '@shop' $$"

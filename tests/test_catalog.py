@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 import sqlalchemy
-from mend import catalog
+from mend import catalog, ddl
 from mend.catalog import Change
 from sqlalchemy import Connection
 
@@ -261,3 +262,114 @@ def test_importing_the_catalog_loads_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"
     )
+
+
+# --- the same schema, made in another order, by another server, or with the rarer kinds ---------------------------------
+
+PIECES = [
+    "create type app.shade as enum ('light', 'dark')",
+    "create domain app.percent as integer check (value between 0 and 100)",
+    "create table app.left_one (id bigserial primary key, name varchar(20) not null default 'x', done boolean)",
+    "create table app.right_one (id integer generated always as identity, born timestamptz default now(), twice integer generated always as (id * 2) stored)",
+    "create unlogged table app.fast (k integer, v text) with (fillfactor = 70)",
+    "create table app.parted (k integer not null, v text) partition by list (k); create table app.parted_1 partition of app.parted for values in (1)",
+    "create table app.alone (a integer check (a > 0), b text collate \"C\", unique (a, b)); create index alone_low on app.alone (lower(b)) where a > 5",
+    "create view app.listed as select relname from pg_catalog.pg_class",
+    "create materialized view app.counted as select count(*) as n from pg_catalog.pg_class",
+    "create function app.one(a integer default 1) returns integer language sql immutable as 'select a'",
+    "create procedure app.act() language plpgsql as 'begin end'",
+    "create aggregate app.total (integer) (sfunc = int4pl, stype = integer, initcond = '0')",
+    "create sequence app.numbers increment 5",
+    "create type app.pair as (a integer, b text)",
+    "create type app.span as range (subtype = integer)",
+    "comment on schema app is 'ours'",
+    "grant usage on schema app to public",
+    "alter default privileges in schema public grant select on tables to public",
+    "create publication some_of_it",
+]  # fmt: skip
+
+
+def made_in(url: str, statements: list[str]) -> dict[tuple[str, str], str]:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as conn:
+        conn.execute("create schema app")
+        for statement in statements:
+            conn.execute(statement.encode())
+        return {(kind, identity): text for kind, identity, text in conn.execute(catalog.SNAPSHOT_SQL.encode())}
+
+
+def test_the_same_schema_built_in_any_order_gives_an_empty_diff(new_database: Callable[..., str]) -> None:
+    first = made_in(new_database(), PIECES)
+    for seed in (1, 2):
+        shuffled = random.Random(seed).sample(PIECES, len(PIECES))
+        other = made_in(new_database(), shuffled)
+        assert {
+            key: (first.get(key), other.get(key))
+            for key in first.keys() | other.keys()
+            if first.get(key) != other.get(key)
+        } == {}
+
+
+def test_another_major_version_gives_the_same_where_postgresql_does(
+    new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Run where a second installation is at hand: 15 of the system beside 18 of the package."""
+    from mend.compare import level
+    from mend.errors import NoServerBinaries
+    from mend.server import Server, find_binaries
+
+    try:
+        old = Server(tmp_path_factory.mktemp("pg15"), find_binaries(15), settings={"autovacuum": "off"}, detached=False)
+    except NoServerBinaries:
+        pytest.skip("no binaries of PostgreSQL 15 on this machine")
+    first = made_in(new_database(), [*PIECES, SCHEMA.replace("create schema app;", "")])
+    old.start()
+    try:
+        other = made_in(old.url(), [*PIECES, SCHEMA.replace("create schema app;", "")])
+    finally:
+        old.destroy()
+    odd = {
+        key
+        for key in first.keys() | other.keys()
+        if level(key[0], first.get(key), cross=True) != level(key[0], other.get(key), cross=True)
+    }
+    assert odd == set()
+
+
+def test_settings_default_privileges_and_foreign_options_are_facets(conn: Connection) -> None:
+    name = conn.exec_driver_sql("select current_database()").scalar_one()
+    run(conn, f"alter database \"{name}\" set work_mem = '8MB'")
+    run(conn, "alter default privileges in schema app grant select, insert on tables to public")
+    run(conn, "alter default privileges revoke execute on functions from public")
+    run(
+        conn,
+        "create extension postgres_fdw; create server far foreign data wrapper postgres_fdw; create user mapping for public server far options (password 'x')",
+    )
+    run(
+        conn,
+        "create foreign table public.ft (a integer options (column_name 'b')) server far options (table_name 'it''s')",
+    )
+    found = facets(conn)
+    who = conn.exec_driver_sql("select quote_ident(current_user)").scalar_one()
+    assert found["setting", "database.work_mem"] == "8MB"
+    assert found["default_privilege", f"for {who} in app on tables to public"] == "INSERT, SELECT"
+    assert found["default_privilege", f"for {who} on routines to public"] == "none"
+    assert found["foreign_option", "public.ft.a.column_name"] == "b"
+    assert found["foreign_option", "public.ft.table_name"] == "it's"
+    assert found["user_mapping", "far.public"] == "present"
+    assert "x" not in [text for (kind, _), text in found.items() if kind == "user_mapping"]
+
+
+def test_the_new_kinds_are_taken_back(conn: Connection) -> None:
+    run(
+        conn,
+        "create extension postgres_fdw; create server far foreign data wrapper postgres_fdw; create foreign table public.ft (a integer) server far options (table_name 'x')",
+    )
+    before = catalog.snapshot(conn)
+    run(conn, "alter default privileges in schema app grant select on tables to public")
+    run(conn, "alter foreign table public.ft alter column a options (add column_name 'b')")
+    run(conn, "alter foreign table public.ft options (set table_name 'y')")
+    changes = catalog.diff(before, catalog.snapshot(conn))
+    assert {change.kind for change in changes} == {"default_privilege", "foreign_option"}
+    for statement in ddl.inverse_of(changes):
+        run(conn, statement)
+    assert catalog.diff(before, catalog.snapshot(conn)) == ()

@@ -17,7 +17,7 @@ BATCHES = [
 def test_a_loops_statement_is_the_change_that_its_batches_make(sql: str) -> None:
     found = dml.read(sql)
     assert found is not None
-    assert (found.kind, found.batch_key, found.why_not, found.given) == ("update", "id", "", False)
+    assert (found.kind, found.batch_key, found.why_not, found.given, found.limited) == ("update", "id", "", False, True)
     assert found.where.lower().replace("t.", "") == "a is null"
     assert dict(found.values) == {"a": "'x'"}
 
@@ -36,6 +36,7 @@ def test_a_loops_statement_is_the_change_that_its_batches_make(sql: str) -> None
         ("with recursive b as (select 1) update t set a = 1", "recursive"),
         ("with b as (select 1), c as (select 2) update t set a = 1", "several queries"),
         ("insert into t (a) select 1", "inserts"),
+        ("update t set a = 1 where a is null returning id", "RETURNING"),
     ],
 )
 def test_what_cannot_be_named_by_a_condition_alone_says_why(sql: str, why: str) -> None:

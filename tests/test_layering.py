@@ -132,7 +132,7 @@ def test_the_ground_floor_needs_only_the_ground_floor(ground: str) -> None:
     ("library", "rooms"),
     [
         ("ipywidgets", {"widgets"}),
-        ("matplotlib", {"plots", "plots_forest"}),
+        ("matplotlib", {"plots", "plots_drift", "plots_forest"}),
         ("alembic", PROBE | {"migrations"}),
         ("psycopg2", PROBE),
     ],

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 MADE = (
     "create table t (id int8 primary key, a text, b text, n int, at timestamptz, k uuid, v varchar(5), g int generated always as (n + 1) stored); "
     "insert into t (id, a, b, n) select i, case when i % 3 = 0 then 'X' end, 'B' || i, i from generate_series(1, 300) as i; "
+    "create table parent (id int primary key, a text); create table child () inherits (parent); "
     "create function noted(text) returns text language plpgsql volatile as $$ begin return $1; end $$"
 )
 
@@ -23,7 +24,9 @@ def examine(
 ) -> Callable[[str], Takeover]:
     prepared(MADE)
     live = Look(database).catalog()
-    return lambda sql: takeover.examine(reading(), dml.read(sql), "public.t", live)
+    return lambda sql: takeover.examine(
+        reading(), dml.read(sql), "public.parent" if "parent" in sql else "public.t", live
+    )
 
 
 PURE = [
@@ -67,6 +70,10 @@ NOT_TAKEN = [
         "no primary key",
     ),
     ("create index i on t (a)", "no UPDATE"),
+    ("update t set a = current_user where a is null", "current_user means"),
+    ("update t set a = '' where a is null and b = session_user", "session_user means"),
+    ("update t set a = lower(b) where a is null returning id", "RETURNING"),
+    ("update parent set a = '' where a is null", "inherit"),
 ]
 
 
@@ -85,3 +92,9 @@ def test_the_condition_leaves_out_what_holds_its_value_already(
     assert look.query(f"select count(*) from t where {found.where}") == [(100,)]
     look.execute("update t set a = lower(b) where id <= 40")
     assert look.query(f"select count(*) from t where {found.where}") == [(60,)]
+
+
+def test_values_that_come_from_their_own_columns_are_watched_batch_by_batch(examine: Callable[[str], Takeover]) -> None:
+    assert not examine("update t set a = lower(b)").own
+    found = examine("update t set n = n / 2 where n > 100")
+    assert (found.own, found.repair("job", at_most=10, workers=1, batch_ms=100).each) == (True, True)

@@ -63,6 +63,7 @@ class Session:
     blocked_by: tuple[int, ...]
     query: str = field(repr=False)
     signs: tuple[str, ...] = ()
+    cut: bool = False  # its text may go on: pg_stat_activity keeps track_activity_query_size bytes of it
 
     @property
     def hidden(self) -> bool:
@@ -196,6 +197,7 @@ def _session(row: dict[Any, Any]) -> Session:
         held=tuple((relation, _MODES[mode]) for relation, mode in held if mode in _MODES),
         blocked_by=tuple(int(pid) for pid in row["blocked_by"] or ()),
         query=str(row["query"]),
+        cut=bool(row["cut"]),
     )
 
 

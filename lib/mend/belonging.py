@@ -21,9 +21,10 @@ _PARTS = frozenset(
         "rule",
         "option",
         "column_setting",
+        "foreign_option",
     )
 )
-_PROPERTIES = frozenset(("row_security", "replica_identity", "partition", "inherits"))
+_PROPERTIES = frozenset(("row_security", "replica_identity", "partition", "inherits", "tablespace"))
 
 
 def holders(kind: str, identity: str, definition: str) -> frozenset[str]:
@@ -109,7 +110,8 @@ def without_covered(changes: Sequence[Change]) -> list[Change]:
 def is_object(kind: str) -> bool:
     """Whether a kind is a thing of its own, on which others can hang, and not a property."""
     return kind not in {"default", "not_null", "option", "row_security", "replica_identity", "partition", "inherits"} | {
-        "column_setting", "trigger_state", "sequence_owner", "comment", "owner", "grant"
+        "column_setting", "trigger_state", "sequence_owner", "comment", "owner", "grant", "tablespace", "foreign_option", "default_privilege",
+        "setting",
     }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ partition           ``public.t``                           ``public.parent FOR V
 inherits            ``public.t``                           ``public.parent, public.other``
 option              ``public.t.fillfactor``                ``70``; of tables, views and matviews, ``toast.`` too
 row_security        ``public.t``                           ``enabled`` | ``enabled, forced`` | ``forced``
+tablespace          ``public.t``                           its name; of tables, matviews and indexes outside the database's own
+foreign_option      ``public.ft.c.column_name``            the value; of foreign tables and their columns, passwords left out
 replica_identity    ``public.t``                           ``full`` | ``nothing`` | ``using index ix``
 column              ``public.t.c``                         type, collation, identity or generation expression
 column_setting      ``public.t.c.statistics``              ``200``; also ``storage``, ``compression``, ``n_distinct``
@@ -34,14 +36,17 @@ statistics          ``public.st``                          pg_get_statisticsobjd
 comment             ``column public.t.c``                  the text; the identity is what COMMENT ON takes
 grant               ``table public.t to alice``            privileges; ``none`` for a default one that was revoked
 owner               ``table public.t``                     the role
+default_privilege   ``for bob in app on tables to alice``  privileges; ``none`` for a default one that was revoked
+setting             ``database.work_mem``                  the value; ``role alice.work_mem`` too, where it holds in this database only
+user_mapping        ``server.alice``                       ``present``: its options are secrets
 publication, event_trigger, foreign_server, foreign_table; and, with the definition ``present`` only, collation, operator,
 operator_class, operator_family, cast, conversion, text_search_configuration, text_search_dictionary, language, access_method,
 foreign-data_wrapper
 ==================  =====================================  ==========================================================
 
 Left out: system schemas, temporary objects, what extensions brought, and schemas whose comment begins with ``mend:``. What a
-partition or child has from its parent is the parent's. Not seen at all: the order of columns, tablespaces, CLUSTER marks, the
-names of NOT NULL constraints, default privileges, user mappings, column options of foreign tables, and rows.
+partition or child has from its parent is the parent's. Not seen at all: the order of columns, CLUSTER marks, the names of NOT NULL
+constraints, settings of a role in every database, and rows.
 """
 
 from __future__ import annotations
@@ -63,7 +68,7 @@ SNAPSHOT_SQL: str = queries.question("catalog/objects").sql
 COLUMNS = ("kind", "identity", "definition")
 
 #: Who owns and who may: roles belong to the server, so a comparison across servers leaves these kinds out.
-ROLE_KINDS = frozenset({"owner", "grant"})
+ROLE_KINDS = frozenset({"owner", "grant", "default_privilege", "user_mapping"})
 
 #: What ends the definition of an index that is not valid, and what it means (facts 1.5).
 INDEX_STATES = {

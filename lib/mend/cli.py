@@ -121,6 +121,26 @@ def triage(
 
 
 @app.command()
+def lint(
+    alembic_ini: Ini = None,
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="REVISION", help="squawk reads every revision after this one; default: heads."),
+    ] = "",
+    python: Python = "",
+    json: Json = False,
+) -> int:
+    """Read a project's revisions and env.py without running them, for CI.
+
+    Exits with 0 if nothing is found, 2 if something is, 1 if it could not be read. A line that ends with "# mend: ignore" is
+    passed over. With squawk-cli installed, squawk reads the SQL of the newest revisions too.
+    """
+    from mend import linting
+
+    return linting.lint(alembic_ini, since=since, python=python, json=json)
+
+
+@app.command()
 def plan(
     slug: Slug,
     target: TargetName = "",

@@ -249,15 +249,18 @@ def _objects(
     for key, line in states.items():
         live = now.get(key)
         fits = frozenset(
-            n for n, state in enumerate(line) if _level(key[0], state, cross=cross) == _level(key[0], live, cross=cross)
+            n for n, state in enumerate(line) if level(key[0], state, cross=cross) == level(key[0], live, cross=cross)
         )
         lost = next((home for home in _home(key) if home in homes and home not in now), None)
         found[key] = _Object(key, tuple(line), live, frozenset() if lost else fits, _name(lost) if lost else "")
     return found
 
 
-def _level(kind: str, definition: str | None, *, cross: bool) -> str | None:
-    """A definition without what only the server's version decides: since 16 columns of a view's only table stand bare."""
+def level(kind: str, definition: str | None, *, cross: bool) -> str | None:
+    """A definition without what only the server's version decides, where two servers are compared (``cross``).
+
+    Since 16 the columns of a view's only table stand bare.
+    """
     if definition is None or not cross:
         return definition
     plain = re.sub(r"\s+", " ", definition)

@@ -37,8 +37,9 @@ _ORDER = (
     "schema", "extension", "language", "access_method", "foreign-data_wrapper", "foreign_server", "enum", "collation", "domain",
     "composite", "range", "sequence", "function", "aggregate", "operator", "cast", "domain_constraint", "table", "foreign_table",
     "column", "column_setting", "default", "not_null", "identity", "inherits", "partition", "sequence_owner",
-    "key", "constraint", "view", "matview", "option", "index", "replica_identity", "foreign_key", "row_security", "rule", "trigger",
+    "key", "constraint", "view", "matview", "option", "foreign_option", "tablespace", "index", "replica_identity", "foreign_key", "row_security", "rule", "trigger",
     "trigger_state", "policy", "statistics", "publication", "event_trigger", "comment", "owner", "grant",
+    "default_privilege", "setting", "user_mapping",
 )  # fmt: skip
 _RANK = {kind: rank for rank, kind in enumerate(_ORDER)}
 

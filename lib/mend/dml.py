@@ -41,7 +41,8 @@ class Change:
 
     ``table``: as it is written.  ``values``: column -> expression, both as written.  ``where``: '' for all rows.  ``batch_key``: the
     column by which a loop picks the next rows ('' where it takes them all at once).  ``given``: values of it are parameters, so they
-    are not known.  ``why_not``: why its rows cannot be named by ``where`` alone; then the other parts are only a guide.
+    are not known.  ``limited``: it picks so many rows of them alone (LIMIT), so only a loop around it changes all.  ``why_not``: why its rows
+    cannot be named by ``where`` alone; then the other parts are only a guide.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Change:
     where: str = ""
     batch_key: str = ""
     given: bool = False
+    limited: bool = False
     why_not: str = ""
 
 
@@ -57,7 +59,7 @@ def read(sql: str) -> Change | None:
     """The change of rows that a statement makes; None for any other statement, or one that cannot be read.
 
     >>> read("update only shop.orders as o set note = '' where o.note is null")
-    Change(kind='update', table='shop.orders', values={'note': "''"}, where='t.note is null', batch_key='', given=False, why_not='')
+    Change(kind='update', table='shop.orders', values={'note': "''"}, where='t.note is null', batch_key='', given=False, limited=False, why_not='')
     """
     text = sqltext.without_comments(sql).strip().rstrip(";").strip()
     filled = _PARAMETER.sub(GIVEN, text)
@@ -128,7 +130,7 @@ def _statement(text: Text) -> Change | None:
     if first == "with":
         return _with(text)
     if first == "update":
-        return _update(text, {})
+        return _returning(_update(text, {}), text)
     if first == "delete":
         return _delete(text)
     if first == "insert" and text.word(1) == "into":
@@ -159,7 +161,7 @@ def _with(text: Text) -> Change | None:
         raise Unknown("it has several queries before it")
     rest = text.part(close + 1, len(text.tokens))
     if rest.word(0) == "update":
-        return _update(rest, {name: inner})
+        return _returning(_update(rest, {name: inner}), rest)
     raise Unknown("it has a query before it")
 
 
@@ -188,10 +190,19 @@ def _update(text: Text, before: Mapping[str, Text]) -> Change:
     if "from" in marks:
         return _from_batch(text, marks, table, own, values, before)
     if (picked := _picked(where, table, own, before)) is not None:
-        key, condition = picked
-        return Change("update", table, values, condition, batch_key=key)
+        key, condition, limited = picked
+        return Change("update", table, values, condition, batch_key=key, limited=limited)
     _require_one_table(where)
     return Change("update", table, values, _renamed(where, own))
+
+
+def _returning(change: Change, text: Text) -> Change:
+    """What it gives back is for the migration that sent it: sent again later, when nothing is left to change, it would give nothing."""
+    if any(text.word(n) == "returning" for n in text.top()):
+        return replace(
+            change, why_not="it gives its rows back (RETURNING), and what the migration does with them is not known"
+        )
+    return change
 
 
 def _values(text: Text, start: int, end: int, own: set[str]) -> dict[str, str]:
@@ -254,8 +265,8 @@ def _renamed(text: Text, own: set[str]) -> str:
 # -- batches ------------------------------------------------------------------------------------------------------------
 
 
-def _picked(where: Text, table: str, own: set[str], before: Mapping[str, Text]) -> tuple[str, str] | None:
-    """``key in (select key from batch)`` or ``key in (select key from t where ... limit n)``: the key, and the condition of the query."""
+def _picked(where: Text, table: str, own: set[str], before: Mapping[str, Text]) -> tuple[str, str, bool] | None:
+    """``key in (select key from batch)`` or ``key in (select key from t where ... limit n)``: as ``_same_table``."""
     key, n = _own_column(where, 0, own)
     if not key or (where.word(n) not in ("in", "=") and where.mark(n) != "="):
         return None
@@ -295,7 +306,7 @@ def _from_batch(
     found = _same_table(table, key, item, home, rest)
     if found is None:
         raise Unknown("it reads other tables (FROM)")
-    return Change("update", table, values, found[1], batch_key=found[0])
+    return Change("update", table, values, found[1], batch_key=found[0], limited=found[2])
 
 
 def _own_column(text: Text, n: int, own: set[str]) -> tuple[str, int]:
@@ -318,8 +329,8 @@ def _selected(text: Text) -> tuple[str, str, Text]:
     return names.last(item), source, text.part(n, len(text.tokens))
 
 
-def _same_table(table: str, key: str, item: str, source: str, rest: Text) -> tuple[str, str] | None:
-    """The condition of a query that picks keys of the same table."""
+def _same_table(table: str, key: str, item: str, source: str, rest: Text) -> tuple[str, str, bool] | None:
+    """Of a query that picks keys of the same table: the key, the condition, and whether it takes only so many."""
     if names.unquoted(names.last(source)) != names.unquoted(names.last(table)) or names.unquoted(key) != names.unquoted(
         item
     ):
@@ -330,8 +341,9 @@ def _same_table(table: str, key: str, item: str, source: str, rest: Text) -> tup
         rest.word(at) in ("group", "union", "intersect", "except", "having", "window") for at in marks
     ):
         return None
+    limited = any(rest.word(at) in ("limit", "offset", "fetch") for at in marks)
     if not marks or rest.word(marks[0]) != "where":
-        return key, ""
+        return key, "", limited
     condition = rest.part(marks[0] + 1, marks[1] if len(marks) > 1 else len(rest.tokens))
     _require_one_table(condition)
-    return key, _renamed(condition, {alias or names.unquoted(names.last(table))})
+    return key, _renamed(condition, {alias or names.unquoted(names.last(table))}), limited

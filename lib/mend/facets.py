@@ -210,6 +210,40 @@ def _owner(change: Change) -> tuple[Act, ...]:
     return acted(change, Phase.CREATE, f"alter {change.identity} owner to {change.after}") if change.after else ()
 
 
+def _default_privilege(change: Change) -> tuple[Act, ...]:
+    """``for bob in app on tables to alice``."""
+    head, _, grantee = change.identity.rpartition(" to ")
+    head, _, word = head.rpartition(" on ")
+    role, _, schema = head.removeprefix("for ").partition(" in ")
+    if change.after is None and change.before == "none":
+        raise refuse(change, "which privileges there are by default is not part of the definition")
+    place = f"alter default privileges for role {role}" + (f" in schema {schema}" if schema else "")
+    statements = (
+        []
+        if change.before in (None, "none") and change.after != "none"
+        else [f"{place} revoke all on {word} from {grantee}"]
+    )
+    privileges = change.after.split(", ") if change.after and change.after != "none" else []
+    for suffix in ("", " with grant option"):
+        some = [
+            p.removesuffix(" with grant option") for p in privileges if p.endswith(" with grant option") == bool(suffix)
+        ]
+        if some:
+            statements.append(f"{place} grant {', '.join(some)} on {word} to {grantee}{suffix}")
+    return acted(change, Phase.CREATE, tuple(statements))
+
+
+def _setting(change: Change) -> tuple[Act, ...]:
+    raise refuse(change, "it belongs to the database as a whole; use ALTER DATABASE or ALTER ROLE ... IN DATABASE")
+
+
+def _user_mapping(change: Change) -> tuple[Act, ...]:
+    if change.after is not None:
+        raise refuse(change, "its options are secrets, and not kept")
+    server, user = names.split(change.identity)
+    return acted(change, Phase.DROP, f"drop user mapping for {user} server {server}")
+
+
 def _publication(change: Change) -> tuple[Act, ...]:
     if change.after and re.search(r" columns | where \.\.\.|publish_via_partition_root|for nothing", change.after):
         raise refuse(change, _LOSSY)
@@ -244,5 +278,8 @@ _KINDS: dict[str, Callable[[Change], tuple[Act, ...]]] = {
     "grant": _grant,
     "owner": _owner,
     "publication": _publication,
+    "default_privilege": _default_privilege,
+    "setting": _setting,
+    "user_mapping": _user_mapping,
     "event_trigger": _plain("event trigger"),
 }

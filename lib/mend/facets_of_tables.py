@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from mend import names
 from mend.act import Act, Phase, acted, held, literal, made, refuse
 from mend.catalog import Change, index_state
 
@@ -57,6 +58,22 @@ def _option(change: Change) -> tuple[Act, ...]:
     option = f"{name}.{rest}" if rest else name
     value = f"alter table {relation} set ({option} = {literal(change.after or '')})"
     return made(change, create=value, drop=f"alter table {relation} reset ({option})", alter=value)
+
+
+def _tablespace(change: Change) -> tuple[Act, ...]:
+    """It moves the files, under the strongest lock: what it takes is as long as the table is large."""
+    return acted(change, Phase.ALTER, f"alter table {change.identity} set tablespace {change.after or 'pg_default'}")
+
+
+def _foreign_option(change: Change) -> tuple[Act, ...]:
+    parts = names.split(change.identity)
+    table = ".".join(parts[:2])
+    if change.after == "...":
+        raise refuse(change, "its value is a secret, and not kept")
+    verb = "add" if change.before is None else "set" if change.after is not None else "drop"
+    value = f" {literal(change.after)}" if change.after is not None else ""
+    column = f"alter column {parts[2]} " if len(parts) > 3 else ""
+    return acted(change, Phase.ALTER, f"alter foreign table {table} {column}options ({verb} {parts[-1]}{value})")
 
 
 def _row_security(change: Change) -> tuple[Act, ...]:
@@ -210,6 +227,8 @@ KINDS: dict[str, Callable[[Change], tuple[Act, ...]]] = {
     "inherits": _inherits,
     "option": _option,
     "row_security": _row_security,
+    "tablespace": _tablespace,
+    "foreign_option": _foreign_option,
     "replica_identity": _replica_identity,
     "column": _column,
     "column_setting": _column_setting,

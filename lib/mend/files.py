@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mend.errors import PlanIsStale
+from mend.errors import PlanIsStale, StepFailed
 from mend.journal import sha256
 
 
@@ -43,12 +43,23 @@ def _same_rights(new: Path, old: Path) -> None:
 def replace(arguments: Mapping[str, Any]) -> None:
     """Put ``text`` in place of the file ``path``, if its content is still ``sha256``; nothing where that is done already.
 
-    Raises: PlanIsStale if the file was edited since the plan was made.
+    ``sha256`` '' means that there must be no such file yet; ``text`` None removes it.
+    Raises: PlanIsStale if the file was edited since the plan was made; StepFailed where it cannot be written.
     """
-    path, text = Path(arguments["path"]), str(arguments["text"])
-    present = sha256(path.read_bytes()) if path.exists() else ""
-    if present == sha256(text):
+    path, text = Path(arguments["path"]), arguments["text"]
+    present = content_hash(path)
+    if present == ("" if text is None else sha256(str(text))):
         return
     if present != arguments["sha256"]:
         raise PlanIsStale(f"{path} was edited since the plan was made. It was left as it is. Make a new plan.")
-    write_atomic(path, text)
+    try:
+        path.unlink() if text is None else write_atomic(path, str(text))
+    except OSError as error:
+        raise StepFailed(
+            f"{path} could not be written: {error.strerror}. It was left as it is. Correct its rights, then make a new plan."
+        ) from error
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's content; '' where there is no such file."""
+    return sha256(path.read_bytes()) if path.is_file() else ""

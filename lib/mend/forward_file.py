@@ -7,11 +7,11 @@ as one string; anything else is left to its author.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mend import dml, patch
+from mend import dml, lexical, names, patch
 from mend.diagnosis import Prevention
 from mend.halfway import Facts, Seen
 from mend.journal import sha256
@@ -93,11 +93,11 @@ def _strings(tree: ast.Module) -> Iterator[tuple[ast.stmt, ast.Constant]]:
 
 def passing_over(facts: Facts, seen: Seen, take: Takeover) -> tuple[Prevention, ...]:
     """The change of the file that lets its statement find nothing to do after a takeover; () where it needs none, or none is known."""
-    if facts.revision is None or take.closes:
+    if facts.revision is None or take.closes or not take.told:
         return ()
     try:
         present = facts.revision.path.read_bytes().decode()
-        made = narrowed(present, seen.statement.sql)
+        made = narrowed(present, seen.statement.sql, told=take.told)
     except (OSError, SyntaxError, ValueError, RecursionError):
         return ()
     if made is None:
@@ -109,8 +109,11 @@ def passing_over(facts: Facts, seen: Seen, take: Takeover) -> tuple[Prevention, 
     )
 
 
-def narrowed(present: str, sql: str) -> str | None:
-    """The file with a condition more in the statement's own text: rows that hold their new values are passed over.  None as above."""
+def narrowed(present: str, sql: str, *, told: Collection[str]) -> str | None:
+    """The file with a condition more in the statement's own text: rows that hold their new values are passed over.  None as above.
+
+    ``told``: the columns (quoted) that tell it; one whose value is another each time would find every row again.
+    """
     if present.startswith("\ufeff"):
         return None
     tree = ast.parse(present)
@@ -122,7 +125,12 @@ def narrowed(present: str, sql: str) -> str | None:
     change = dml.read(text)
     if change is None or change.batch_key or any(_ALIAS in part for part in (*change.values.values(), change.where)):
         return None
-    differs = " OR ".join(f"{column} IS DISTINCT FROM ({value})" for column, value in change.values.items())
+    told_by = {names.unquoted(column) for column in told}
+    differs = " OR ".join(
+        f"{column} IS DISTINCT FROM ({value})"
+        for column, value in change.values.items()
+        if lexical.tokens(column)[0].value in told_by
+    )
     if change.where and text.count(change.where) != 1:
         return None
     made = (
@@ -133,6 +141,30 @@ def narrowed(present: str, sql: str) -> str | None:
     if dml.read(made) is None or ((quotes := source[:3] if source[:3] in ('"""', "'''") else "") and quotes in made):
         return None
     return present.replace(source, f"{quotes}{made}{quotes}" if quotes and "\\" not in made else repr(made))
+
+
+def loops(present: str, sql: str) -> bool:
+    """Whether the file sends this statement from within a ``while``, as its text or by a name that stands for its text."""
+    tree = ast.parse(present.removeprefix("\ufeff"))
+
+    def says(node: ast.AST) -> bool:
+        return (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and dml.shape(node.value) == dml.shape(sql)
+        )
+
+    named = {
+        target.id
+        for one in ast.walk(tree)
+        if isinstance(one, ast.Assign) and any(says(node) for node in ast.walk(one.value))
+        for target in one.targets
+        if isinstance(target, ast.Name)
+    }
+    return any(
+        says(node) or (isinstance(node, ast.Name) and node.id in named)
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.While)
+        for node in ast.walk(loop)
+    )
 
 
 def steps(found: Iterable[Prevention]) -> tuple[Step, ...]:

@@ -186,7 +186,7 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
             f"{unreadable[0].path}: {unreadable[0].problem}. Nothing was changed. Repair the file and run again."
         )
     with ThreadPoolExecutor(1) as beside:  # env.py takes as long as its imports; the replay need not wait for it
-        asked = beside.submit(_environment, project)
+        asked = beside.submit(probed, project)
         with holders.named(site.target, site.run_id), site.target.reading(site.run_id) as conn:
             tables = history.version_tables(conn)
             found = history.version_rows(conn)
@@ -194,14 +194,14 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
             roles = tuple(queries.frame(conn, "target/roles")["role"])
         server = scratch.choose(site.target, version_num=site.identity.version_num, roles=roles)
         # Of several version tables env.py says which one counts; one alone needs not wait for it.
-        rows = _version_table(asked.result(), tables, found).rows if len(tables) > 1 else found["version_num"]
+        rows = version_table(asked.result(), tables, found).rows if len(tables) > 1 else found["version_num"]
         chosen = _choose(_Comparer(site, project, past, server, live), set(rows), revision)
         environ = asked.result()
     if chosen is None and past.broken:
         raise ProjectBroken(
             f"{past.broken[0].path}: {past.broken[0].problem}. Nothing was changed. Repair the file and run again."
         )
-    table = _version_table(environ, tables, found)
+    table = version_table(environ, tables, found)
     replayed, seen, operations = chosen[1:] if chosen else (NOTHING, (), pd.DataFrame(columns=OPERATIONS))
     now = catalog.facets(live)
     keeper = Keeper(
@@ -214,7 +214,7 @@ def look(site: Site, project: Project, *, revision: str, data_operations: str) -
         project=project,
         revision=chosen[0] if chosen else None,
         table=table,
-        version_rows=_placed(found, table, past),
+        version_rows=placed(found, table, past),
         version_sql=tables.attrs["sql"],
         environment=environ,
         replayed=replayed,
@@ -239,7 +239,8 @@ def _sizes(site: Site, seen: Sequence[Seen]) -> dict[str, weights.Size]:
     }
 
 
-def _environment(project: Project) -> Environment | MendError:
+def probed(project: Project) -> Environment | MendError:
+    """Where env.py leads and how it configures alembic, or why that is not known."""
     try:
         return environment(project)
     except MendError as error:
@@ -336,7 +337,7 @@ def _told(one: Seen, said: Mapping[int, str]) -> Seen:
     return one
 
 
-def _version_table(environ: Environment | MendError, tables: pd.DataFrame, rows: pd.DataFrame) -> VersionTable:
+def version_table(environ: Environment | MendError, tables: pd.DataFrame, rows: pd.DataFrame) -> VersionTable:
     """The version table that env.py configures; without a schema, the one that its search_path finds first."""
     name, schema = (
         ("alembic_version", None)
@@ -359,7 +360,7 @@ def _found_first(environ: Environment | MendError, schemas: set[str]) -> str:
     return next((one for one in named if one in schemas), next((one for one in named if one != role), "public"))
 
 
-def _placed(rows: pd.DataFrame, table: VersionTable, past: History) -> pd.DataFrame:
+def placed(rows: pd.DataFrame, table: VersionTable, past: History) -> pd.DataFrame:
     """The version rows with what each of them is."""
     frame = rows.copy()
     frame["position"] = [_position(row, table, past) for row in rows.itertuples()]

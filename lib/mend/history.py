@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +32,12 @@ __all__ = [
     "environment",
     "find_python",
     "lint",
+    "parse",
     "pending",
     "read",
     "version_rows",
     "version_tables",
+    "with_files",
 ]
 
 ID_LENGTH = 32  # alembic_version.version_num is varchar(32)
@@ -79,18 +81,18 @@ class History:
                 found.setdefault(one.id, one)
         return found
 
-    @property
+    @cached_property
     def broken(self) -> tuple[Revision, ...]:
         """The files with a problem."""
         return tuple(one for one in self.files if one.problem)
 
-    @property
+    @cached_property
     def heads(self) -> tuple[str, ...]:
         """Revisions that no other names as its parent."""
         parents = {down for one in self.files for down in one.down}
         return tuple(sorted(set(self.revisions) - parents))
 
-    @property
+    @cached_property
     def missing_parents(self) -> dict[str, tuple[str, ...]]:
         """Revision id to the parents and dependencies that no file has: alembic dies of them with a KeyError."""
         labels = {label for one in self.files for label in one.labels}
@@ -100,7 +102,7 @@ class History:
         }
         return {revision: parents for revision, parents in lacking.items() if parents}
 
-    @property
+    @cached_property
     def duplicates(self) -> dict[str, tuple[Path, ...]]:
         """Ids that several files claim."""
         paths: dict[str, list[Path]] = {}
@@ -112,6 +114,10 @@ class History:
     def cycles(self) -> tuple[str, ...]:
         """Revisions that are their own ancestor."""
         return tuple(sorted(one for one in self.revisions if one in self.ancestors(self.parents(one))))
+
+    def depends_apart(self, one: str, other: str) -> bool:
+        """Whether neither of two revisions comes after the other, dependencies counted."""
+        return one not in self.ancestors([other]) and other not in self.ancestors([one])
 
     def named(self, name: str) -> str:
         """The id that a full id, a label or an unambiguous beginning of an id stands for; '' when there is none."""
@@ -149,6 +155,10 @@ class History:
 
     def ordered(self) -> tuple[str, ...]:
         """All ids, parents first; members of a cycle come last."""
+        return self._order
+
+    @cached_property
+    def _order(self) -> tuple[str, ...]:
         waiting = dict.fromkeys(sorted(self.revisions))
         done: dict[str, None] = {}
         while ready := [one for one in waiting if all(p in done or p not in waiting for p in self.parents(one))]:
@@ -272,12 +282,27 @@ def _digest(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _read_revision(path: Path) -> Revision:
+def with_files(history: History, texts: Mapping[Path, str | None]) -> History:
+    """The history as it would be with these files; None takes one away.  Nothing is written."""
+    kept = [one for one in history.files if one.path not in texts]
+    new = [parse(path, text.encode()) for path, text in texts.items() if text is not None]
+    files = tuple(_unjudged(one) for one in (*kept, *new))
+    digest = hashlib.sha256(f"{history.digest} {sorted((str(p), t) for p, t in texts.items())}".encode()).hexdigest()
+    made = replace(history, files=tuple(sorted(files, key=lambda one: one.path)), digest=digest)
+    return replace(made, files=tuple(_judged(one, made) for one in made.files))
+
+
+def _unjudged(one: Revision) -> Revision:
+    return parse(one.path, one.path.read_bytes()) if one.problem and one.path.is_file() else one
+
+
+def parse(path: Path, raw: bytes) -> Revision:
+    """One revision from the bytes of its file, which need not be there; ``problem`` says what is wrong with it."""
+    text = raw.decode("utf-8", "replace")
     try:
-        text = path.read_bytes().decode("utf-8")
-        tree = ast.parse(text, str(path))
+        tree = ast.parse(raw.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
-        return _guessed(path, path.read_bytes().decode("utf-8", "replace"), f"not UTF-8 (byte {error.start})")
+        return _guessed(path, text, f"not UTF-8 (byte {error.start})")
     except (SyntaxError, ValueError, RecursionError) as error:
         marker = _MARKER.search(text)
         line = text.count("\n", 0, marker.start()) + 1 if marker else getattr(error, "lineno", 0)
@@ -288,9 +313,14 @@ def _read_revision(path: Path) -> Revision:
             if marker
             else f"syntax error in line {line}: {getattr(error, 'msg', error)}",
         )
+    return _from_tree(path, tree)
+
+
+def _read_revision(path: Path) -> Revision:
+    try:
+        return parse(path, path.read_bytes())
     except OSError as error:
         return Revision("", (), (), (), path, problem=f"cannot be read: {error.strerror}")
-    return _from_tree(path, tree)
 
 
 def _from_tree(path: Path, tree: ast.Module) -> Revision:

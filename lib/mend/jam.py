@@ -102,8 +102,10 @@ def look(site: Site, given: Mapping[str, Any], *, settle_s: float = 0.0) -> Fact
     forest, trouble = _asked(lambda: _forest(site, given, settle_s))
     seen, unseen = _asked(lambda: _read(site, _visibility))
     counters, _ = _asked(lambda: _read(site, lambda conn: queries.frame(conn, "deadlock/counters")))
-    prepared, _ = _asked(lambda: _read(site, lambda conn: queries.frame(conn, "waits/prepared")))
-    named, _ = _asked(lambda: _read(site, lambda conn: waits.sessions(conn, pids)))
+    prepared, unlisted = _asked(lambda: _read(site, lambda conn: queries.frame(conn, "waits/prepared")))
+    named, unnamed = _asked(lambda: _read(site, lambda conn: waits.sessions(conn, pids)))
+    if trouble := trouble or unlisted or unnamed:
+        forest = None  # an answer in part would show somebody as gone, or as in nobody's way
     names, _ = _asked(lambda: _read(site, lambda conn: _names(conn, detail)))
     applied, pending, project_trouble = _revisions(site)
     return Facts(

@@ -36,8 +36,9 @@ def visibility(facts: Facts) -> Check:
         if not row or row["may_signal"]
         else f" It may end only sessions of its own role: grant pg_signal_backend to {row['role']} for others."
     )
+    to_be_seen = f"{hidden} of them hidden" if hidden else "all to be seen"
     says = (
-        f"{counted(int(row['sessions']), 'other session')} of this database, all to be seen.{signal}"
+        f"{counted(int(row['sessions']), 'other session')} of this database, {to_be_seen}.{signal}"
         if row
         else "It could not be asked."
     )
@@ -90,7 +91,7 @@ def waiting(facts: Facts) -> Check:
     says = (
         f"{counted(late, 'waiting session')}, the longest for {longest:,.0f} s, behind {counted(len(facts.jammed_roots), 'root')}.{more}"
         if late
-        else f"Nobody waits for a lock longer than that.{more}"
+        else f"Nobody has waited for a lock longer than {float(facts.given['min_wait_s']):g} s.{more}"
     )
     return Check(*asks, "found" if late else "healthy", says, healthy, wait_frame(facts.forest), _sql("waits/edges"))
 
@@ -132,7 +133,7 @@ def in_tree(forest: Forest) -> Iterable[tuple[int, int]]:
 def roots(facts: Facts) -> Check:
     """What stands at the root of each queue?"""
     asks = ("roots", "What stands at the root of each queue?")
-    healthy = "No root has anybody behind it for longer than that."
+    healthy = f"No root has anybody behind it for longer than {float(facts.given['min_wait_s']):g} s."
     if facts.forest is None:
         return Check(*asks, "could_not_check", "It could not be seen who is in the way.", healthy, why=facts.trouble)
     forest = facts.forest
@@ -205,6 +206,8 @@ def prepared(facts: Facts) -> Check:
     says = (
         f"{len(in_way)} of {len(frame)} prepared transactions are in the way: {', '.join(sorted(in_way))}."
         if in_way
+        else "It could not be seen who is in the way."
+        if forest is None
         else f"{counted(len(frame), 'prepared transaction')} on this server; none is in the way."
     )
     verdict: Verdict = "could_not_check" if forest is None else "found" if in_way else "healthy"
@@ -246,6 +249,14 @@ def migration(facts: Facts) -> Check:
         if queued
         else ""
     )
+    if facts.forest is None:
+        return Check(
+            *asks,
+            "could_not_check",
+            f"{pending} Whether a migration is at work could not be seen.",
+            healthy,
+            why=facts.trouble,
+        )
     if facts.holders and not queued:
         held = f" {counted(len(facts.held), 'session')} in a transaction with tables that it touches, for which a retry would wait: {facts.held['holds'].iloc[0]}."
         columns = ["pid", "application", "role", "state", "open_s", "holds", "query"]

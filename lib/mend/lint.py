@@ -105,8 +105,9 @@ def _called(call: ast.Call) -> str:
 
 
 def _sessions(function: Function) -> set[str]:
-    """Names that hold an ORM session: assigned from, or opened by, something that is called ...session...(...)."""
-    names = set()
+    """Names that hold an ORM session: assigned from, or opened by, something that is called ...session...(...), or given as one."""
+    given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    names = {one.arg for one in given if one.annotation and "session" in ast.unparse(one.annotation).lower()}
     for node in ast.walk(function):
         if (
             isinstance(node, ast.Assign)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,10 +18,12 @@ from mend import (
     dml,
     eta,
     explained,
+    forward_file,
     halfway,
     looks,
     names,
     queries,
+    sqltext,
     subject,
     takeover,
     waits,
@@ -44,7 +47,12 @@ from mend.wear import Wear
 
 LOOKS = 4  # at how far it is, evenly over the time given
 _LASTS_S = 1.0
+_APART_S = 0.1  # between the beginnings of two statements; those of one are read within microseconds
 _MEASURED = ("update", "delete")
+_HARMLESS = re.compile(
+    r"(?:set|reset) (?:local |session )?(?:\w+_timeout|(?:maintenance_)?work_mem|application_name|synchronous_commit|(?:log|client)_\w+|max_parallel_\w+)\b",
+    re.IGNORECASE,
+)  # what a session sets without its statements meaning anything else
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ def look(site: Site, *, revision: str, pid: int, statement: int, watch_s: float,
         worker = at_work.migration(work)
         backend = waits.sessions(conn, [worker.pid]).get(worker.pid) if worker else None
     seen = _statement(found, worker, statement)
-    sql = seen.statement.sql if seen else worker.query if worker and not worker.hidden else ""
+    sql = seen.statement.sql if seen else worker.query if worker and not worker.hidden and not worker.cut else ""
     change = dml.read(sql) if sql else None
     table, nowhere = looks.table_of(site, change)
     live, keeper = _catalog(site, found, blocked)
@@ -132,7 +140,10 @@ def look(site: Site, *, revision: str, pid: int, statement: int, watch_s: float,
     commits = _commits(worker, [first, work, last])
     if commits:
         course = replace(course, began_s=None)
-    take, left = _takeover(site, change, table, live, nowhere or blocked, worker)
+    looped = commits or _repeats(worker, [first, work, last]) or _loops(found, seen)
+    take, left = _takeover(
+        site, change, table, live, nowhere or blocked or _unknown(worker, seen, change, table, looped), worker
+    )
     return Facts(
         work, worker, backend, found, blocked, seen, sql, change, table, rows, course, eta.estimate(course), unmeasured,
         plan, missing, worn, take, left, commits, live, keeper, given,
@@ -146,6 +157,45 @@ def _commits(worker: Session | None, looks: list[Work]) -> bool:
     same = [at_work.same_session(worker, one.sessions) for one in looks]
     shape = dml.shape(worker.query)
     return len({one.xact for one in same if one and dml.shape(one.query) == shape}) > 1
+
+
+def _repeats(worker: Session | None, looks: list[Work]) -> bool:
+    """Whether the session began the same statement anew in its transaction: a loop."""
+    if worker is None:
+        return False
+    same = [one for look in looks if (one := at_work.same_session(worker, look.sessions))]
+    began = [
+        one.open_s - one.statement_s
+        for one in same
+        if one.open_s is not None and one.statement_s is not None and dml.shape(one.query) == dml.shape(worker.query)
+    ]
+    return bool(began) and max(began) - min(began) > _APART_S
+
+
+def _loops(found: halfway.Facts | None, seen: Seen | None) -> bool:
+    """Whether the revision's file sends the statement from within a loop."""
+    if found is None or found.revision is None or seen is None:
+        return False
+    try:
+        return forward_file.loops(found.revision.path.read_bytes().decode(), seen.statement.sql)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return False
+
+
+def _unknown(worker: Session | None, seen: Seen | None, change: Change | None, table: str, looped: bool) -> str:
+    """Why it is not known which rows it is about, or what values they get."""
+    if worker and worker.cut and seen is None:
+        return (
+            "the server keeps only the beginning of its text (track_activity_query_size), so its condition is not known"
+        )
+    if change and change.limited and not looped:
+        return "it picks so many rows alone (LIMIT), and no loop was seen that would send it until none is left"
+    written = worker.writes() if worker else []
+    if table and written and table not in written:
+        return f"its session writes {', '.join(written[:3])} and not {table}: its search_path is another one"
+    if seen and (own := [text for text in seen.statement.settings if not _HARMLESS.match(text)]):
+        return f"it runs under settings of its own ({'; '.join(own[:3])}), and a repair does not"
+    return ""
 
 
 def _require_there(work: Work, pid: int) -> None:
@@ -177,14 +227,26 @@ def _statement(found: halfway.Facts | None, worker: Session | None, number: int)
             )
         return next((one for one in named if one.statement.data), named[0])
     if worker:
-        shape = dml.shape(worker.query)
-        return next((one for one in seen if dml.shape(one.statement.sql) == shape), None)
+        return _running(seen, worker)
     waiting = [
         one
         for one in seen
         if one.ran is not True and (change := dml.read(one.statement.sql)) and change.kind == "update"
     ]
     return waiting[0] if waiting else None
+
+
+def _running(seen: Sequence[Seen], worker: Session) -> Seen | None:
+    """The statement that a session runs; of several that differ in their values alone the one of the same text, or none."""
+    shape = dml.shape(worker.query)
+    same = [one for one in seen if dml.shape(one.statement.sql) == shape]
+    if len(same) > 1:
+        same = [one for one in same if _plain(one.statement.sql) == _plain(worker.query)]
+    return same[0] if same else None
+
+
+def _plain(sql: str) -> str:
+    return " ".join(sqltext.without_comments(sql).split()).rstrip("; ")
 
 
 def _catalog(site: Site, found: halfway.Facts | None, blocked: str) -> tuple[Facets, Keeper]:
@@ -221,6 +283,34 @@ def evidence(facts: Facts) -> dict[str, Any]:
         "where": facts.take.where,
         "rows_at_most": ceiling(facts),
     }
+
+
+def comes_after(facts: Facts) -> str:
+    """Why the statement cannot be done ahead of its revision: what the revision does to the same rows before it is not there; '' where nothing is.
+
+    The end of its session rolls back what it did before, too; values and conditions would then be computed from other rows.
+    """
+    found = facts.halfway
+    if found is None or found.revision is None:
+        return ""
+    if facts.seen is None:
+        return f"which statement of revision {found.revision.id} it is cannot be said, so what comes before it is not known"
+    if found.replayed.reads:
+        return "upgrade() reads rows, so it may change the same rows before it by SQL that a replay cannot see"
+    ahead = [one for one in found.seen[: found.seen.index(facts.seen)] if one.ran is not True and one.statement.data]
+    numbers = [str(one.statement.operation) for one in ahead if _same_rows(dml.read(one.statement.sql), facts.table)]
+    return (
+        f"operation {', '.join(numbers)} of the revision changes rows of {facts.table} before it, and is rolled back with it"
+        if numbers
+        else ""
+    )
+
+
+def _same_rows(change: Change | None, table: str) -> bool:
+    """Whether a change may write values into rows of a table that were there."""
+    if change is None:
+        return True
+    return change.kind != "delete" and names.unquoted(names.last(change.table)) == names.unquoted(names.last(table))
 
 
 def ceiling(facts: Facts) -> int:

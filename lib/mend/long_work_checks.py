@@ -286,7 +286,7 @@ def taken_over(facts: Facts) -> Check:
         frame=pd.DataFrame(list(_rules(facts)), columns=["rule", "holds"]),
         healthy_when="Nothing is under way, or the answer is yes.",
     )  # fmt: skip
-    if not facts.sql:
+    if not facts.sql and not (facts.worker and facts.worker.cut):
         return asks(
             verdict="healthy",
             says="No statement is in question.",

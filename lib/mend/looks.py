@@ -114,7 +114,7 @@ def glimpse(site: Site, *, pid: int) -> Glimpse:
     worker = at_work.migration(work)
     if worker is None:
         return Glimpse(work, None, Course("rows", ()), None, "")
-    change = dml.read(worker.query)
+    change = None if worker.cut else dml.read(worker.query)
     table, _ = table_of(site, change)
     course, why = once(site, worker, change, table)
     key = (site.run_id, worker.pid, worker.began, f"{worker.xid} {dml.shape(worker.query)}")

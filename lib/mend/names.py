@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ TOKEN = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=100_000)
 def split(identity: str) -> tuple[str, ...]:
     """The dotted parts, still quoted; a function's arguments stay with its name.
 

@@ -71,7 +71,7 @@ def preventions(
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
         return (
             *found,
-            Prevention(f"{_relative(revision.path, home)} could not be read, so no patch of it is proposed: {error}."),
+            Prevention(f"{relative(revision.path, home)} could not be read, so no patch of it is proposed: {error}."),
         )
 
 
@@ -82,7 +82,7 @@ def steps(preventions: Iterable[Prevention]) -> tuple[Step, ...]:
 
 def _finding(found: tuple[str, int, str, str], home: Path) -> Prevention:
     file, line, finding, says = found
-    return Prevention(f"{_relative(Path(file), home)}:{line} {says}. {REMEDIES.get(finding, '')}".strip())
+    return Prevention(f"{relative(Path(file), home)}:{line} {says}. {REMEDIES.get(finding, '')}".strip())
 
 
 def _rewritten(present: str, past: History, alembic: str) -> Rewritten:
@@ -95,7 +95,7 @@ def _rewritten(present: str, past: History, alembic: str) -> Rewritten:
 def _patch(
     present: str, made: Rewritten, revision: Revision, home: Path, seen: Sequence[Seen], alembic: str, *, commits: bool
 ) -> tuple[Prevention, ...]:
-    name, left = _relative(revision.path, home), _left(made)
+    name, left = relative(revision.path, home), _left(made)
     if made.text == present:
         return (
             (Prevention(f"{name}: nothing is left in it that a patch could make repeatable. {left}"),) if left else ()
@@ -141,9 +141,10 @@ def _sql(change: object, seen: Sequence[Seen]) -> str:
     return " ".join(one.statement.sql.lower() for one in seen if change in one.statement.changes)
 
 
-def unified(old: str, new: str, name: str) -> str:
-    """A unified diff that ``git apply`` and ``patch -p1`` take, from the directory of alembic.ini."""
-    lines = difflib.unified_diff(_lines(old), _lines(new), f"a/{name}", f"b/{name}")
+def unified(old: str | None, new: str, name: str) -> str:
+    """A unified diff that ``git apply`` and ``patch -p1`` take, from the directory of alembic.ini; ``old`` None: a new file."""
+    before = "/dev/null" if old is None else f"a/{name}"
+    lines = difflib.unified_diff(_lines(old or ""), _lines(new), before, f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
@@ -152,7 +153,8 @@ def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _relative(path: Path, home: Path) -> str:
+def relative(path: Path, home: Path) -> str:
+    """A file's path from the directory of alembic.ini, with slashes."""
     try:
         return path.relative_to(home.resolve()).as_posix()
     except ValueError:
@@ -164,24 +166,29 @@ def _relative(path: Path, home: Path) -> str:
 
 
 def _step(one: Prevention) -> Step:
-    name = Path(one.path).name
+    says = f"Patch {Path(one.path).name}, so that a retry is safe"
+    return file_step(says, Path(one.path), one.present, one.text, diff=one.diff)
+
+
+def file_step(says: str, path: Path, present: str | None, text: str, *, diff: str) -> Step:
+    """The step that writes one file of the project, and its way back; ``present`` None: the file is made."""
+    old = "" if present is None else sha256(present)
     back = Step(
-        f"Put the former text of {name} back",
+        f"Remove {path.name} again" if present is None else f"Put the former text of {path.name} back",
         (),
         kind="file",
         transactional=False,
         retryable=False,
-        arguments={"path": one.path, "sha256": sha256(one.text), "text": one.present},
+        arguments={"path": str(path), "sha256": sha256(text), "text": present},
     )
-    arguments = {"path": one.path, "sha256": one.sha256, "text": one.text, "diff": one.diff}
     return Step(
-        f"Patch {name}, so that a retry is safe",
+        says,
         (),
         kind="file",
         transactional=False,
         retryable=False,
         undo=(back,),
-        arguments=arguments,
+        arguments={"path": str(path), "sha256": old, "text": text, "diff": diff},
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -25,6 +26,50 @@ def creates(path: Path) -> list[tuple[str, str, str]]:
     ]
     dropped = {literal for call in calls if _method(call).startswith("drop_") for literal in map(_literal, call.args)}
     return [made for call in calls for made in _created(call) if made[2].split(".")[-1].strip('"') not in dropped]
+
+
+def standing(paths: Mapping[str, Path]) -> dict[str, list[tuple[str, str, str]]]:
+    """By revision, what plainly must be there when all of these have run, given in their order.
+
+    Only what ``upgrade()`` creates in any case, not in an ``if`` or a loop, and whose name no later file mentions at all: a later
+    revision that says it may have dropped or renamed it.  So little is promised, and that is sure.
+    """
+    texts = {
+        name: path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        for name, path in paths.items()
+    }
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    later: set[str] = set()
+    for name in reversed(list(paths)):
+        sure = [one for one in _plainly(texts[name]) if not {one[1], one[2]} & later]
+        if sure:
+            found[name] = sure
+        later |= set(re.findall(r"\w+", texts[name]))
+    return dict(reversed(found.items()))
+
+
+def _plainly(text: str) -> list[tuple[str, str, str]]:
+    """What the statements of upgrade() that always run create, and whose names the file mentions for nothing else."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return []
+    upgrades = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade"]
+    calls = [
+        one.value
+        for node in upgrades
+        for one in node.body
+        if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)
+    ]
+    inside = "".join(ast.get_source_segment(text, node) or "" for node in upgrades)
+    made = [one for call in calls for one in _created(call)]
+    sure = all(isinstance(one, ast.Expr) for node in upgrades for one in node.body)
+    dropped = "drop" in inside.lower() or "rename" in inside.lower()
+    return [(kind, _bare(table), _bare(name)) for kind, table, name in made] if sure and not dropped else []
+
+
+def _bare(name: str) -> str:
+    return name.split(".")[-1].strip('"')
 
 
 def _created(call: ast.Call) -> Iterator[tuple[str, str, str]]:

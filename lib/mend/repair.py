@@ -37,6 +37,8 @@ class Repair:
     columns : stored column -> its definition in the catalog, for the before-images; ``step`` fills it
     at_most : ceiling of rows in total; the batch that would exceed it rolls back and the step stops
     by : how the table is walked: physically, or along ``key`` (PostgreSQL 13 always)
+    each : after every batch it is asked whether its rows need the change still, not after the first alone: where new values come from old
+        ones of the same columns, that holds of some rows and not of others
     until_none : sweep until no row is left by ``where``; False: sweep once, and say what is left
     alone : tables that nobody else may write to while a batch runs, because its condition is about more rows than it locks
     all_listed : of a delete by a worklist: a listed row that stays is a failure, because what pointed at it was moved already
@@ -59,6 +61,7 @@ class Repair:
     columns: Mapping[str, str] = field(default_factory=dict)
     at_most: int | None = None
     by: Literal["ctid", "keyset"] = "ctid"
+    each: bool = False
     until_none: bool = True
     workers: int = 1
     batch_ms: int = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,16 @@ CACHED = 200
 class Kept:
     """The cache: one file per revision, valid while the history, its imports, the interpreter and the server's version are the same."""
 
-    def __init__(self, project: Project, history: History, revision: str, scratch: Scratch, base: Path | None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        history: History,
+        revision: str,
+        scratch: Scratch,
+        base: Path | None,
+        *,
+        own: tuple[str, ...] = (),
+    ) -> None:
         self.history = history
         packages = [
             [str(p), p.stat().st_mtime_ns]
@@ -40,20 +50,21 @@ class Kept:
             dump,
             list(scratch.roles),
         ]
-        own = [
+        texts = [
+            *own,
             SNAPSHOT_SQL,
             *(
                 path.read_text(encoding="utf-8")
                 for path in [Path(__file__).with_name("replay.py"), *sorted(PROBE.parent.glob("*.py"))]
             ),
         ]
-        key = hashlib.sha256(json.dumps([*facts, *own]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([*facts, *texts]).encode()).hexdigest()
         self.path = settings.home() / "cache" / "replay" / f"{key[:32]}.json"
 
     def load(self) -> Replay | None:
         import pandas
 
-        kept = self._read()
+        kept = self.read()
         if not kept or "replay" not in kept:
             return None
         made = kept["replay"]
@@ -76,34 +87,53 @@ class Kept:
 
     def load_failure(self) -> Event | None:
         """How the history failed to start from an empty database, so that it is not tried again each time."""
-        kept = self._read()
+        kept = self.read()
         failure: Event | None = kept.get("failure") if kept else None
         return failure
 
     def save(self, made: Replay, modules: list[Any]) -> None:
         assert made.base is not None
-        self._write(
+        self.write(
             {"modules": modules, "replay": {**asdict(replace(made, base=None)), "base": made.base.to_numpy().tolist()}}
         )
 
     def save_failure(self, error: Event) -> None:
-        self._write({"modules": error.get("modules", []), "failure": error})
+        self.write({"modules": error.get("modules", []), "failure": error})
 
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            kept: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-            return None if any(_file_digest(path) != digest for path, digest in kept["modules"]) else kept
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # absent, cut off, or of another version of mend: it is made again
+    def read(self) -> dict[str, Any] | None:
+        """What was kept, if the project's own modules are still the same."""
+        return read_kept(self.path)
 
-    def _write(self, content: dict[str, Any]) -> None:
-        temporary = self.path.with_suffix(f".{time.monotonic_ns()}.new")
-        with suppress(OSError):  # no room or no right: it is made again next time
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            temporary.replace(self.path)
-            for old in sorted(self.path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-CACHED]:
-                old.unlink(missing_ok=True)
+    def write(self, content: dict[str, Any]) -> None:
+        """Keep it; ``modules`` in it names the files that it hangs on, with their digests."""
+        write_kept(self.path, content)
+
+
+def kept_path(name: str, facts: Sequence[Any]) -> Path:
+    """Where an answer is kept that depends on these facts, and on the probe as it is."""
+    own = [SNAPSHOT_SQL, *(path.read_text(encoding="utf-8") for path in sorted(PROBE.parent.glob("*.py")))]
+    key = hashlib.sha256(json.dumps([*facts, *own]).encode()).hexdigest()
+    return settings.home() / "cache" / name / f"{key[:32]}.json"
+
+
+def read_kept(path: Path) -> dict[str, Any] | None:
+    """What was kept, unless one of the project's ``modules`` has changed since."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return None if any(_file_digest(path) != digest for path, digest in kept["modules"]) else kept
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # absent, cut off, or of another version of mend: it is made again
+
+
+def write_kept(path: Path, content: dict[str, Any]) -> None:
+    """Keep an answer; of many the newest."""
+    temporary = path.with_suffix(f".{time.monotonic_ns()}.new")
+    with suppress(OSError):  # no room or no right: it is made again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(path)
+        for old in sorted(path.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-CACHED]:
+            old.unlink(missing_ok=True)
 
 
 def _file_digest(path: str) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from mend import batch, catalog, checkpoints, ending, queries
 from mend.errors import OutcomeUnknown, PreconditionFailed
+from mend.files import content_hash
 from mend.journal import Event, sha256
 from mend.plan import Expect, Plan, Step
 from mend.target import Target
@@ -113,13 +114,13 @@ def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outc
 
 
 def by_content(n: int, step: Step) -> Outcome:
-    """A step that replaces a file, judged by what the file holds: it is replaced in one go."""
-    path = Path(step.arguments["path"])
-    present = sha256(path.read_bytes()) if path.is_file() else ""
-    if present == sha256(str(step.arguments["text"])):
-        return Outcome("done", f"{path.name} holds the new text")
+    """A step that replaces, makes or removes a file, judged by what the file holds: that is done in one go."""
+    path, text = Path(step.arguments["path"]), step.arguments["text"]
+    present = content_hash(path)
+    if present == ("" if text is None else sha256(str(text))):
+        return Outcome("done", f"{path.name} {'is gone' if text is None else 'holds the new text'}")
     if present == step.arguments["sha256"]:
-        return Outcome("not_done", f"{path.name} holds the old text")
+        return Outcome("not_done", f"{path.name} {'holds the old text' if present else 'was not made'}")
     raise OutcomeUnknown(
         f"Step {n + 1} ({step.says}): {path} holds neither the old text nor the new one. Nothing was started. Look at the file, then make a new plan."
     )

@@ -209,7 +209,7 @@ class Run:
 
     @_recorded
     def answer(self, name: str) -> None:
-        """Show one check: verdict, rows, what healthy looks like, and the SQL behind it."""
+        """Show one check: verdict, rows, what healthy looks like, the SQL behind it, and the mode's picture of it where it draws one."""
         asked = name if self._seen().facts is not None else "diagnosis"
         capture.display(show.check(self._seen().check(asked)))
         draw = getattr(self.mode, "draw", None)

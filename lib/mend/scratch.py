@@ -85,15 +85,16 @@ class Scratch:
         )
 
     @contextmanager
-    def database(self) -> Iterator[dict[str, str]]:
-        """A new empty database, as libpq keywords with host, port, user and dbname; dropped at the end.
+    def database(self, *, like: str = "template0", name: str = "") -> Iterator[dict[str, str]]:
+        """A new database, as libpq keywords with host, port, user and dbname; dropped at the end.
 
+        It is empty, or a copy of the scratch database ``like``, to which nobody may be connected.  ``name``: of ``new_name``.
         Raises: ScratchUnavailable.
         """
-        name = f"mend_scratch_{uuid.uuid4().hex[:12]}"
+        name = name or new_name()
         with self._administrator() as conn:
             made = self._make_roles(conn)
-            _execute(conn, sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+            _execute(conn, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(like)))
             try:
                 yield {**_keywords(conn), "dbname": name}
             finally:
@@ -101,6 +102,12 @@ class Scratch:
                 for role in made if self.address else ():
                     with suppress(psycopg.Error):  # it owns something elsewhere: then it was not only ours
                         conn.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+    def superuser(self, place: Keywords) -> bool:
+        """Whether its role may make event triggers there."""
+        with psycopg.connect(make_conninfo(**place), autocommit=True) as conn:
+            row = conn.execute("select rolsuper from pg_catalog.pg_roles where rolname = current_user").fetchone()
+            return bool(row and row[0])
 
     @property
     def _binaries(self) -> Binaries:
@@ -141,6 +148,11 @@ class Scratch:
         for role in missing:
             _execute(conn, sql.SQL("create role {} nologin").format(sql.Identifier(role)))
         return missing
+
+
+def new_name() -> str:
+    """A name for a scratch database that nobody has."""
+    return f"mend_scratch_{uuid.uuid4().hex[:12]}"
 
 
 def choose(target: Target, *, version_num: int, roles: Iterable[str] = ()) -> Scratch:

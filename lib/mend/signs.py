@@ -5,7 +5,7 @@ Every question stands in a savepoint of its own: one that cannot be answered bec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ MIN_WORK_S = 1.0  # and so are shorter transactions
 _LONG_S = 60.0  # from here on a migration is slow whatever it does
 _STAMP_LOSERS = {"sql_before_configure": 0.6, "commit": 0.5, "commit_text": 0.5}  # findings of lint
 _PENDING_READ = 10  # pending revisions whose objects are looked for
+_RECORDED_READ = 30  # recorded revisions whose objects are looked for, the latest
 _Rows = list[dict[str, Any]]
 
 
@@ -95,6 +96,7 @@ def of_database(conn: Connection, history: History | None) -> Seen:
     }
     if history is not None:
         questions["version rows"] = lambda: _version_rows(conn, history)
+        questions["recorded revisions whose objects are missing"] = lambda: _never_ran(conn, history)
         questions["pending revisions whose objects are there already"] = lambda: _lost_stamps(conn, history)
         questions["pending revisions that lose their stamp"] = lambda: _stamp_losers(conn, history)
     signs: list[Sign] = []
@@ -283,23 +285,48 @@ def _version_rows(conn: Connection, history: History) -> list[Sign]:
     return signs
 
 
+def _never_ran(conn: Connection, history: History) -> list[Sign]:
+    """Recorded revisions whose objects are not there: stamped and never run, or taken back by hand."""
+    rows = known_rows(conn, history)
+    applied = history.ancestors(rows)
+    paths = {name: history.revisions[name].path for name in history.ordered() if name in applied}
+    wanted = promises.standing(paths)
+    signs = []
+    for name, objects in list(wanted.items())[-_RECORDED_READ:]:
+        missing = [o for o in _present(conn, objects, "triage/objects_anywhere") if not o["present"]]
+        if missing:
+            share = (
+                "nothing"
+                if len(missing) == len(objects)
+                else f"{len(objects) - len(missing)} of {len(objects)} objects"
+            )
+            lacking = ", ".join(sorted(_object(o) for o in missing)[:5])
+            says = f"revision {name} is recorded, but {share} that it creates is there; missing: {lacking}"
+            signs.append(Sign(MISMATCH, 0.9, says, {"revision": name}))
+    return signs
+
+
 def _lost_stamps(conn: Connection, history: History) -> list[Sign]:
-    """Pending revisions that create what is there already: applied by half, or wholly but never stamped."""
+    """Pending revisions that create what is there already: applied by half, or wholly but never stamped.
+
+    One revision is a run that failed; of several that are wholly there, somebody put the version row back.
+    """
     from mend.history import pending
 
     rows = known_rows(conn, history)
-    signs = []
+    signs: list[Sign] = []
+    if history.missing_parents or not set(rows) <= history.revisions.keys():
+        return signs  # nobody can say what is pending
+    if rows and len(ahead := _wholly_there(conn, history, pending(history, rows))) > 1:
+        says = f"{len(ahead)} pending revisions are wholly there, from {ahead[0]} to {ahead[-1]}: the version row was put back"
+        return [Sign(MISMATCH, 0.97, says)]
     for name in pending(history, rows)[:_PENDING_READ] if rows else ():
         revision = history.revisions[name]
         wanted = promises.creates(revision.path)
         there = [o for o in _present(conn, wanted) if o["present"]]
         if there:
             share = "everything" if len(there) == len(wanted) else f"{len(there)} of {len(wanted)} objects"
-            names = ", ".join(
-                sorted(
-                    _plain(o["table_name"] + "." + o["name"] if o["kind"] == "column" else o["name"]) for o in there
-                )[:5]
-            )
+            names = ", ".join(sorted(_object(o) for o in there)[:5])
             signs.append(
                 Sign(
                     FAILED,
@@ -309,6 +336,21 @@ def _lost_stamps(conn: Connection, history: History) -> list[Sign]:
                 )
             )
     return signs
+
+
+def _wholly_there(conn: Connection, history: History, waiting: Sequence[str]) -> list[str]:
+    """The next pending revisions, as far as each creates something and all of it is there."""
+    found = []
+    for name in waiting[:_PENDING_READ]:
+        wanted = promises.creates(history.revisions[name].path)
+        if not wanted or not all(o["present"] for o in _present(conn, wanted)):
+            break
+        found.append(name)
+    return found
+
+
+def _object(row: dict[str, Any]) -> str:
+    return _plain(f"{row['table_name']}.{row['name']}" if row["kind"] == "column" else row["name"])
 
 
 def _stamp_losers(conn: Connection, history: History) -> list[Sign]:
@@ -335,11 +377,11 @@ def _named(history: History, file: str) -> str:
     return next((revision.id for revision in history.files if str(revision.path) == file), "")
 
 
-def _present(conn: Connection, wanted: list[tuple[str, str, str]]) -> _Rows:
+def _present(conn: Connection, wanted: list[tuple[str, str, str]], question: str = "triage/objects_present") -> _Rows:
     if not wanted:
         return []
     kinds, tables, names = (list(part) for part in zip(*wanted, strict=True))
-    return _ask(conn, "triage/objects_present", kinds=kinds, tables=tables, names=names)
+    return _ask(conn, question, kinds=kinds, tables=tables, names=names)
 
 
 def _plain(name: str) -> str:

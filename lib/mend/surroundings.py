@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from mend import halfway, queries, sqltext
 from mend.diagnosis import Check, Diagnosis, Site, Verdict
 from mend.errors import MendError, WrongDatabase
-from mend.halfway import Facts
+from mend.project import Environment
 
 _MAINTAINED = "mend:"
 
@@ -25,7 +25,14 @@ def timed(question: Callable[[], Check]) -> Check:
     return replace(check, seconds=time.monotonic() - started)
 
 
-def environment(site: Site, facts: Facts | None) -> Check:
+class Probed(Protocol):
+    """Facts that know where env.py leads, or why that is not known."""
+
+    @property
+    def environment(self) -> Environment | MendError: ...
+
+
+def environment(site: Site, facts: Probed | None) -> Check:
     """Does the project's env.py lead to this target?"""
     asks = partial(
         Check,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from mend import counting, expressions, grammar, kept, names, proposals
+from mend import counting, expressions, grammar, kept, names, proposals, queries
 from mend.dml import Change
 from mend.errors import MendError, QueryFailed, sqlstate
 from mend.proposals import Proposal
@@ -22,6 +22,9 @@ from mend.steps import Facets
 
 _TIMEOUT_MS = 1000
 _TRIED = 1000  # rows on which it is tried whether a changed row is found again
+_OF_THE_SESSION = frozenset(
+    ["current_user", "current_role", "session_user", "user", "current_schema", "current_schemas", "current_catalog"]
+)
 _MOVES = frozenset(["now", "current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "transaction_timestamp",
                     "statement_timestamp", "clock_timestamp"])  # fmt: skip
 
@@ -31,6 +34,7 @@ class Takeover:
     """``values`` (quoted column -> expression over ``t``) and ``where`` of the repair; or ``why_not``.  ``notes``: what to know.
 
     ``closes``: the statement's own condition is false of a row that is done, so that the statement itself finds nothing afterwards.
+    ``own``: new values come from old ones of the same columns.  ``told``: the columns (quoted) by whose values a row that is done is told from one that is not.
     """
 
     table: str
@@ -39,6 +43,8 @@ class Takeover:
     why_not: str = ""
     notes: tuple[str, ...] = ()
     closes: bool = False
+    told: tuple[str, ...] = ()
+    own: bool = False
 
     @property
     def sql(self) -> str:
@@ -50,7 +56,7 @@ class Takeover:
         """The repair that a step is made of."""
         return Repair(
             job=job, table=self.table, action="update", values=self.values, where=self.where, at_most=at_most, workers=workers,
-            batch_ms=batch_ms, until_none=until_none,
+            batch_ms=batch_ms, until_none=until_none, each=self.own,
         )  # fmt: skip
 
 
@@ -94,7 +100,10 @@ def _examined(conn: Connection, change: Change, table: str, live: Facets) -> Tak
             "",
             f"its loop picks rows by {change.batch_key}, which is no primary key of {table}: rows beside those that were picked may change too",
         )
-    values, told, notes = {}, [], []
+    if queries.frame(conn, "values/relations", table_name=table)["inherits"].any():
+        return Takeover(table, {}, "", f"other tables inherit from {table}, and a repair would not reach their rows")
+    values, told, notes = {}, {}, []
+    read: set[str] = set()
     for name, text in change.values.items():
         column = printed.get(grammar.tokens_of(name)[0].value)
         if column is None:
@@ -106,16 +115,28 @@ def _examined(conn: Connection, change: Change, table: str, live: Facets) -> Tak
             )
         found = expressions.checked(conn, text, table=table, column=column)
         values[column] = text
-        moves = found.volatile or bool(grammar.read(text, list(kept.columns_of(table, live))).words() & _MOVES)
+        words = grammar.read(text, list(kept.columns_of(table, live))).words()
+        if session := sorted(words & _OF_THE_SESSION):
+            return Takeover(
+                table, {}, "", f"{session[0]} means the migration's own session, and another one in a repair"
+            )
+        read |= words
+        moves = found.volatile or bool(words & _MOVES)
         if moves:
             notes.append(f"{column} = {text} has another value in each batch")
         else:
-            told.append(f"t.{column} is distinct from ({text})")
+            told[column] = f"t.{column} is distinct from ({text})"
     if change.where:
         found = expressions.checked(conn, change.where, table=table)
+        words = grammar.read(change.where, list(kept.columns_of(table, live))).words()
+        if session := sorted(words & _OF_THE_SESSION):
+            return Takeover(
+                table, {}, "", f"{session[0]} means the migration's own session, and another one in a repair"
+            )
         if found.type != "boolean" or found.volatile:
             return Takeover(table, {}, "", f"its condition {'is volatile' if found.volatile else 'is no condition'}")
-    where = _condition(change.where, told)
+    own = not read.isdisjoint(names.unquoted(column) for column in values)
+    where = _condition(change.where, list(told.values()))
     again, tried = _found_again(conn, table, values, where, where, live)
     why_not = (
         f"a row that it has changed cannot be told from one that it has not (of {tried} that were tried {again} would be changed again)"
@@ -133,7 +154,7 @@ def _examined(conn: Connection, change: Change, table: str, live: Facets) -> Tak
         late = [one.says for one in said if one.says.startswith("Could not check")]
         notes += [one.rstrip(".") for one in late]
         why_not = "; ".join(one.says.rstrip(".") for one in said if one.says not in late)
-    return Takeover(table, values, where, why_not, tuple(notes), closes)
+    return Takeover(table, values, where, why_not, tuple(notes), closes, tuple(told), own)
 
 
 def _condition(where: str, told: list[str]) -> str:

@@ -212,6 +212,11 @@ def resolve(name: str) -> Target:
         from mend import lab  # the lab stands above this room; only its address is asked for
 
         return Target("lab", address.keywords(lab.url(), "lab"), TargetSettings(url="lab"))
+    if name.startswith("lab:"):
+        from mend import lab
+
+        own = address.keywords(lab.url(), "lab")
+        return Target(name, {**own, "dbname": name.removeprefix("lab:")}, TargetSettings(url="lab"))
     if name.startswith(address.FORMS):
         return Target(name, address.of_form(name))
     known = settings.load().targets

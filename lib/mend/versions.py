@@ -54,6 +54,44 @@ def advance(table: VersionTable, revision: str, parents: Sequence[str]) -> Move:
     return Move(forward, back + _drop(table))
 
 
+def change(table: VersionTable, old: str, new: str) -> Move:
+    """Put ``new`` in place of the row ``old``, which must be there once; ``new`` must not be there yet."""
+    return Move((_absent(table, new), _change(table, old, new)), (_absent(table, old), _change(table, new, old)))
+
+
+def remove(table: VersionTable, row: str) -> Move:
+    """Take a row away that is there exactly once."""
+    return Move((_remove(table, row),), (_add(table, row),))
+
+
+def remove_one_of(table: VersionTable, row: str) -> Move:
+    """Take one of several equal rows away, where no key keeps a row from standing twice."""
+    text = pgsql.SQL(
+        "delete from {0} where ctid = (select min(ctid) from {0} where version_num = {1}) "
+        "and {2} = (select count(*) from {0} where version_num = {1})"
+    )
+    values = (pgsql.Identifier(table.schema, table.name), pgsql.Literal(row), pgsql.Literal(table.rows.count(row)))
+    again = pgsql.SQL("insert into {0} (version_num) values ({1})").format(*values[:2])
+    return Move((_statement(text.format(*values), 1),), (_statement(again, 1),))
+
+
+def none_of(table: VersionTable, rows: Sequence[str]) -> tuple[Statement, ...]:
+    """A question that fails its step where one of these rows is there."""
+    if not table.exists:
+        return ()
+    text = pgsql.SQL(
+        "/* must find no row; where it does, alembic downgrade comes first */ select from {0} where version_num in ({1})"
+    )
+    listed = pgsql.SQL(", ").join(pgsql.Literal(row) for row in rows)
+    return (_statement(text.format(pgsql.Identifier(table.schema, table.name), listed), 0),)
+
+
+def _absent(table: VersionTable, row: str) -> Statement:
+    """Fails the step where the row is there."""
+    text = pgsql.SQL("select from {0} where version_num = {1}")
+    return _statement(text.format(pgsql.Identifier(table.schema, table.name), pgsql.Literal(row)), 0)
+
+
 def _create(table: VersionTable) -> tuple[Statement, ...]:
     """The version table as Alembic makes it, where it is missing."""
     if table.exists:

@@ -190,9 +190,9 @@ class Walker:
         return rows, left
 
     def _send(self, window: Window, size: int) -> tuple[int, int, str | None]:
-        """Send a batch: rows found, rows changed, the last one's position.  The first batch of all shows whether the change mends."""
+        """Send a batch: rows found, rows changed, the last one's position.  The first batch of all shows whether the change mends, or each does."""
         repair = self._job.repair
-        look = not self._shared.mends and repair.action == "update" and not repair.work
+        look = (repair.each or not self._shared.mends) and repair.action == "update" and not repair.work
         if self._at_once:
             text = batch.change_at_once(self._job, window, places=look)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 from fix_runs import Desk, Look, Ran, meanwhile, until, verdict
 from fix_shop import Broken
 from mend import freeing, jam_checks, lab, queries, target, waits
-from mend.errors import InvalidParameter
+from mend.errors import InvalidParameter, Refused
 from mend.forest import Forest
 from mend.jam import Facts, named_pids
 from mend.lab import sessions
 from mend.lab.deadlock import REVISION
 from mend.lab.shop import HEAD, Project, point
+from mend.modes import deadlock
 
 SLUG = "deadlock"
 Jam = Callable[[str], Broken]
@@ -384,9 +386,27 @@ GIVEN = {
 
 def test_a_look_that_failed_is_never_called_healthy() -> None:
     facts = Facts(None, "canceling statement due to statement timeout", GIVEN)
-    for check in (jam_checks.waiting, jam_checks.roots, jam_checks.frees, jam_checks.prepared):
+    for check in (jam_checks.waiting, jam_checks.roots, jam_checks.frees, jam_checks.prepared, jam_checks.migration):
         assert check(facts).verdict == "could_not_check"
         assert "statement timeout" in check(facts).why
+    assert "0 prepared" not in jam_checks.prepared(facts).says
+    with pytest.raises(Refused, match="could not be seen who was named"):  # and not: he is gone
+        deadlock._require_named_are_there(replace(facts, named={7: None}))
+
+
+def test_what_is_hidden_is_not_said_to_be_seen() -> None:
+    row = {
+        "role": "app",
+        "superuser": False,
+        "sees_all": False,
+        "may_signal": False,
+        "sessions": 9,
+        "hidden": 4,
+        "hidden_roles": "other",
+    }
+    said = jam_checks.visibility(Facts(Forest(), "", GIVEN, seen=row)).says
+    assert "4 of them hidden" in said
+    assert "all to be seen" not in said
 
 
 def test_a_pooler_and_a_standby_are_named() -> None:

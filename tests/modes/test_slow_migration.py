@@ -223,6 +223,26 @@ def test_one_migration_at_work_is_waited_for_cancelled_hidden_or_gone(
     assert ran.check("at_work")["verdict"] == "healthy"
 
 
+def test_what_another_statement_of_the_revision_must_come_before_is_not_done_first(
+    desk: Desk, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes are carried over first, then the rest are emptied: emptied first, nothing would be carried over."""
+    first = "op.execute(\"UPDATE orders SET note = 'carried over' WHERE note IS NULL AND id <= 20\")"
+    comment = "op.execute(\"COMMENT ON COLUMN orders.note IS 'What the customer asks for; empty: nothing'\")"
+    assert comment in scenario.EMPTY_NOTES
+    monkeypatch.setattr(scenario, "EMPTY_NOTES", scenario.EMPTY_NOTES.replace(comment, first))
+    incident = slow("long_update")
+    look = Look(incident.url)
+    until(
+        lambda: "note = ''" in str(look.query("select query from pg_stat_activity where usename = 'shop_migrator'")),
+        what="the second",
+    )
+    planned = desk.plan(incident)
+    assert planned.code == 2, planned.err
+    assert planned.document["plan"]["chosen"] == "wait"
+    assert "operation 1 of the revision changes rows of public.orders before it" in planned.options["backfill"]
+
+
 def test_a_table_that_the_migration_has_locked_is_not_waited_for_and_cancelling_ends_it(
     desk: Desk, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +281,22 @@ def test_the_notebook_alone_looks_and_draws(desk: Desk, slow: Slow) -> None:
 
 
 # --- plan: pure ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_whose_condition_stays_true_warns_of_what_the_application_writes() -> None:
+    from test_long_work import facts
+
+    def warned(closes: bool) -> str:
+        take = replace(facts().take, closes=closes, told=("a",))
+        diagnosis = Diagnosis(
+            (Check("environment", "?", "healthy", "", ""),),
+            {"revision": None, "statement": 0},
+            replace(facts(), take=take),
+        )
+        return str(slow_migration.plan(diagnosis, option="backfill").warnings)
+
+    assert "the application writes a meanwhile" in warned(False)
+    assert "meanwhile" not in warned(True)
 
 
 def test_what_is_done_soon_is_waited_for_and_a_queue_is_not_slowness() -> None:

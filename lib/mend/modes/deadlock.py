@@ -123,6 +123,8 @@ def _plan(
 def _require_named_are_there(facts: Facts) -> None:
     """Whoever was named must be there now, and be in somebody's way: a pid is given to another session once its own is gone."""
     forest = facts.forest or Forest()
+    if facts.forest is None and (facts.named or facts.given["gid"]):
+        raise Refused(f"It could not be seen who was named. {facts.trouble} Nobody was signalled.")
     for pid, who in facts.named.items():
         if who is None:
             raise Refused(

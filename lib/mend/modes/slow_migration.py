@@ -127,6 +127,11 @@ def _plan(diagnosis: Diagnosis, chosen: str, options: tuple[Choice, ...], made: 
             "Whatever started this migration may start it again (a deployment job, a container that restarts): stop that first, or it takes up the same work beside the repair.",
             "What its transaction has done is rolled back by PostgreSQL, at once; the space that it took is free only after a vacuum.",
         )
+    facts: Facts = diagnosis.facts
+    if chosen == "backfill" and not facts.take.closes:
+        warnings += (
+            f"The statement's own condition does not tell rows that are done, so a row is changed as long as it holds another value: where the application writes {', '.join(facts.take.told)} meanwhile, its value is overwritten. Stop such writes first.",
+        )
     return Plan(SLUG, {}, diagnosis.evidence, chosen, options, made, further, warnings)
 
 
@@ -221,11 +226,16 @@ def _taken_over(facts: Facts, end: tuple[Step, ...]) -> tuple[tuple[Step, ...], 
         f"Renew the statistics of {facts.table}", (Statement(f"analyze {facts.table}"),), locks=steps_locks(facts)
     )
     safe = (done, analyzed)
-    if facts.halfway is None or facts.seen is None:
-        return (*end, *safe), "Then run the migration again: it finds the rows changed already."
-    finished, why_not = ways.finishing(facts.halfway, facts.seen, safe)
-    if not why_not:
-        return (*end, *finished), f"Then: {_upgrade(facts)}"
+    if facts.halfway is None:
+        return (*end, *safe), _ALONE
+    if facts.seen is not None:
+        finished, why_not = ways.finishing(facts.halfway, facts.seen, safe)
+        if not why_not:
+            return (*end, *finished), f"Then: {_upgrade(facts)}"
+    if too_early := long_work.comes_after(facts):
+        raise Refused(f"{too_early}. Nobody was signalled.")
+    if facts.seen is None:
+        return (*end, *safe), _ALONE
     patch = forward_file.passing_over(facts.halfway, facts.seen, facts.take)
     written = forward_file.steps(patch)
     how = (
@@ -234,6 +244,12 @@ def _taken_over(facts: Facts, end: tuple[Step, ...]) -> tuple[tuple[Step, ...], 
         else "but its own statement goes over all rows once more, see Prevent"
     )
     return (*end, *safe, *written), f"The revision is not finished here ({why_not}); {how}. Then: {_upgrade(facts)}"
+
+
+_ALONE = (
+    "Then run the migration again: it finds the rows changed already. Its revision is not known here: if it changes the same table "
+    "before this statement, that was rolled back with it, and this comes too early; choose another option then."
+)
 
 
 def steps_locks(facts: Facts) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What the probe can be asked: ``env``, ``replay``, ``trial``, ``upgrade``."""
+"""What the probe can be asked: ``env``, ``replay``, ``trial``, ``chronicle``, ``upgrade``; ``walk``, ``draft`` and ``sql`` by ``others``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from contextlib import suppress
 
 from alembic.runtime.migration import MigrationContext
 
+from mend.probe.chronicle import Chronicle, goals
 from mend.probe.connects import Connects
 from mend.probe.environment import Project, modules, tell_environment, versions
+from mend.probe.others import answer
 from mend.probe.recorder import Recorder
-from mend.probe.sessions import query, sqlstate
-from mend.probe.sqltext import literal
+from mend.probe.sessions import sqlstate
+from mend.probe.start import revive_transaction, start_at
 from mend.probe.trial import Trial
 from mend.probe.upgrade import run_upgrade
 from mend.probe.wire import Enough, Refused, Wire
@@ -20,7 +22,7 @@ from mend.probe.wire import Enough, Refused, Wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Optional
 
 
 def tell_replay(project: Project, recorder: Recorder) -> None:
@@ -95,46 +97,43 @@ def build_parents(project: Project, recorder: Recorder) -> None:
     project.run(work, parents[-1])
 
 
-def revive_transaction(context: Any) -> None:
-    """Give alembic a living transaction where an earlier revision ended it, or where env.py kept it from beginning one."""
-    if context._transaction is None or not context._transaction.is_active:
-        context._transaction = context.connection.get_transaction() or context.connection.begin()
+def tell_chronicle(project: Project, recorder: Chronicle) -> None:
+    """Action ``chronicle``: run the history up to ``goals``, then as far beyond as it goes, and tell what each revision does.
 
+    Committed revision by revision, as for ``build_parents``.
+    """
+    asked, wire = project.asked, project.wire
+    recorder.listen()
+    start_at(asked.get("start") or [])
+    wanted, beyond = asked["goals"], asked["beyond"]
 
-def start_at(revisions: list[str]) -> None:
-    """Have alembic find these version rows, and put them there: what an earlier run left out of the table is made good."""
-    _make_version_schema()
-    found_heads = MigrationContext.get_current_heads
-    done: list[bool] = []
+    def committed(upgrade: Callable[..., Any], identity: str, context: Any, last: bool) -> Callable[..., Any]:
+        def run(**keywords: Any) -> None:
+            revive_transaction(context)
+            recorder.begin(identity, context.connection)
+            upgrade(**keywords)
+            recorder.end(last=last)
+            context.connection.connection.commit()
 
-    def heads(self: Any) -> tuple[str, ...]:
-        found = found_heads(self)
-        if done or not revisions or set(found) == set(revisions):
-            return found
-        self._ensure_version_table()
-        table = ".".join(
-            '"%s"' % name.replace('"', '""') for name in (self.version_table_schema, self.version_table) if name
-        )
-        query(self.connection, "delete from " + table)
-        for revision in revisions:
-            query(self.connection, "insert into %s values (%s)" % (table, literal(revision)))
-        self.connection.connection.commit()
-        done.append(True)
-        return tuple(revisions)
+        return run
 
-    MigrationContext.get_current_heads = heads  # type: ignore[method-assign]
+    def work(heads: Any, context: Any) -> Iterator[Any]:
+        wire.tell("context", version_table=context.version_table, version_table_schema=context.version_table_schema)
+        for number, (step, last) in enumerate(goals(project.script, context, heads, wanted), 1):
+            wire.tell("revision", revision=step.revision.revision, number=number, of=asked["count"])
+            step.migration_fn = committed(step.migration_fn, step.revision.revision, context, last)
+            yield step
+        recorder.tell()
+        if not recorder.reached:
+            recorder.reach(context.connection)
+            wire.ask("reached")
+        for step, last in goals(project.script, context, context.get_current_heads(), beyond):
+            step.migration_fn = committed(step.migration_fn, step.revision.revision, context, last)
+            yield step
 
-
-def _make_version_schema() -> None:
-    """version_table_schema must exist before the first revision; whoever made it, no revision could have."""
-    ensure = MigrationContext._ensure_version_table
-
-    def with_schema(self: Any, purge: bool = False) -> None:
-        if self.version_table_schema:
-            query(self.connection, 'create schema if not exists "%s"' % self.version_table_schema.replace('"', '""'))
-        ensure(self, purge)
-
-    MigrationContext._ensure_version_table = with_schema  # type: ignore[method-assign]
+    project.run(work, wanted[-1] if wanted else "heads")
+    recorder.tell()
+    wire.tell("done", modules=modules(), **versions())
 
 
 def tell_recorded(recorder: Recorder) -> None:
@@ -151,14 +150,25 @@ def tell_recorded(recorder: Recorder) -> None:
 def main() -> None:
     wire = Wire()
     asked = wire.request()
-    recorder = Recorder(asked, wire) if asked.get("revision") else None
+    if asked["action"] in ("walk", "draft", "sql"):
+        answer(asked, wire)
+        return
+    recorder = (
+        Chronicle(asked, wire)
+        if asked["action"] == "chronicle"
+        else Recorder(asked, wire)
+        if asked.get("revision")
+        else None
+    )
 
     def tell_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if recorder and asked["action"] in ("replay", "trial"):
             tell_recorded(recorder)
+        if isinstance(recorder, Chronicle):
+            recorder.tell()
         sys.__excepthook__(kind, error, trace)
         wire.tell("error", kind=kind.__name__, message=str(getattr(error, "orig", None) or error), sqlstate=sqlstate(error), refused=kind is Refused,
-                  revision=recorder.now if recorder else "", inside=bool(recorder and recorder.now == recorder.revision and not recorder.completed), sql=recorder.failed_sql if recorder else "", modules=modules())  # fmt: skip
+                  revision=recorder.now if recorder else "", inside=bool(recorder and recorder.now == recorder.revision and not recorder.completed), sql=recorder.failed_sql if recorder else "", modules=modules(), operation=_operation(recorder))  # fmt: skip
 
     sys.excepthook = tell_error
     wire.tell("hello", **versions())
@@ -176,7 +186,17 @@ def main() -> None:
         os._exit(0)
     if recorder is None:
         tell_environment(project, connects)
+    elif isinstance(recorder, Chronicle):
+        tell_chronicle(project, recorder)
     elif asked["action"] == "upgrade":
         run_upgrade(project, recorder)
     else:
         tell_replay(project, recorder)
+
+
+def _operation(recorder: Optional[Recorder]) -> list[Any]:
+    """Number and words of the operation that failed; of one that sent nothing, of the last before it."""
+    if recorder is None or not recorder.failed_sql:
+        return []
+    draft = recorder.draft
+    return [draft["operation"], draft["says"]] if draft else []

@@ -35,6 +35,7 @@ class Connects:
             {"lock_timeout": SELF_DEADLOCK} if self.scratch else {}
         )
         self.expected: Optional[dict[str, Any]] = asked.get("expected")
+        self.offline = bool(asked.get("offline"))
         self.opened = 0
         self._ours: Any = weakref.WeakSet()
         if self.scratch:
@@ -59,6 +60,7 @@ class Connects:
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """libpq keywords for a connect that the project asked for."""
+        self._must_be_online()
         given = {key: value for key, value in given.items() if value is not None}
         if self.scratch:
             given = {key: value for key, value in given.items() if key in KEPT or key.startswith("async")}
@@ -66,7 +68,12 @@ class Connects:
         mine = " ".join("-c %s=%s" % pair for pair in self.settings.items())
         return {**given, "options": ("%s %s" % (given.get("options", ""), mine)).strip()} if mine else given
 
+    def _must_be_online(self) -> None:
+        if self.offline:
+            raise Refused("env.py opens a connection although only SQL is asked of it (context.is_offline_mode())")
+
     def _arguments_asyncpg(self, given: dict[str, Any]) -> dict[str, Any]:
+        self._must_be_online()
         server_settings = {**(given.get("server_settings") or {}), **self.settings}
         if self.scratch:
             elsewhere = ("dsn", "host", "port", "user", "password", "passfile", "database", "ssl", "direct_tls",

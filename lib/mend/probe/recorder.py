@@ -155,12 +155,15 @@ class Recorder:
             self._segment += 1
         self._boundary = alone or ends_transaction(bare)
         says = label[1] or "%s %s" % (label[0], normal(sql)[:60])
-        path = query(conn, "select pg_catalog.current_setting('search_path')")[0][0] if self.snapshot_sql else ""
+        path = self._search_path(conn, sql) if self.snapshot_sql else ""
         return {
             "operation": self._operation, "op": label[0], "says": says, "sql": sql.strip().rstrip("; "), "rendered": rendered,
             "autocommit": autocommit, "segment": self._segment, "data": changes_rows_only(bare), "search_path": path,
             "settings": list(self._settings), "changes": [], "verdict": "", "detail": "", "finishes": finishes_itself(),
         }  # fmt: skip
+
+    def _search_path(self, conn: Any, sql: str) -> str:
+        return str(query(conn, "select pg_catalog.current_setting('search_path')")[0][0])
 
     def _after_cursor_execute(
         self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool

@@ -1,7 +1,7 @@
 -- Which sessions have work under way in this database, what do they hold, and whom do they wait for?
 -- binds: own text
 -- columns: pid int4, backend_start timestamptz, role text, application text, client text, state text, waits_for text, xact_start timestamptz,
---   query_start timestamptz, open_s float8 (seconds), statement_s float8 (seconds), xid text, versions bool, relations text[], blocked_by int4[] (pids), query text
+--   query_start timestamptz, open_s float8 (seconds), statement_s float8 (seconds), xid text, versions bool, relations text[], blocked_by int4[] (pids), query text, cut bool
 -- needs: PostgreSQL >= 13, pg_monitor
 
 -- Names come from pg_class, never from a cast to regclass or a look into the relation: a lock on it must not stop the question.
@@ -46,10 +46,13 @@ select a.pid                                                                    
        coalesce(h.versions, false)                                                         as versions,
        coalesce(h.relations, '{}')                                                         as relations,
        case when h.waits then pg_blocking_pids(a.pid) else '{}' end                        as blocked_by,
-       coalesce(a.query, '')                                                               as query
+       coalesce(a.query, '')                                                               as query,
+       -- a character that would not fit whole is left off
+       coalesce(octet_length(a.query) >= s.bytes - 4, false)                               as cut
   from pg_stat_activity as a
   left join held as h on h.pid = a.pid
   left join xids as x on x.pid = a.pid
+ cross join (select cast(setting as int4) as bytes from pg_settings where name = 'track_activity_query_size') as s
  where a.datname = current_database()
    and coalesce(a.backend_type, 'client backend') = 'client backend' -- NULL where the role may not see it
    and a.pid <> pg_backend_pid()
