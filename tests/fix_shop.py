@@ -55,6 +55,12 @@ def keep_database(server: Server) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
+def hubs() -> dict[str, str]:
+    """Names of this worker's databases of jupyterhub by revision; whichever module asks first makes them."""
+    return {}
+
+
+@pytest.fixture(scope="session")
 def shop_template(keep_database: Callable[..., str], session_directory: Path) -> str:
     """Name of the healthy shop that the tests clone."""
     project = shop_room.check_out(session_directory / "shop_template", keep_database("shop_template"))

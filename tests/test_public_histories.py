@@ -233,14 +233,13 @@ def hub(folder: Path, url: str) -> Project:
 
 @pytest.fixture(scope="module")
 def hub_at(
-    server: Server, keep_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+    hubs: dict[str, str], keep_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], str]:
     """``hub_at(revision)``: name of a database as a hub of that age has it; made by create_all and stamped, then walked back."""
-    names: dict[str, str] = {}
 
     def walk_back(revision: str, from_name: str) -> None:
-        names[revision] = f"hub_{revision}"
-        url = keep_database(names[revision], from_name)
+        hubs[revision] = f"hub_{revision}"
+        url = keep_database(hubs[revision], from_name)
         if revision in BEFORE:
             with sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool).begin() as conn:
                 conn.exec_driver_sql(BEFORE[revision])
@@ -249,18 +248,18 @@ def hub_at(
             alembic(hub(tmp_path_factory.mktemp("hub"), url), "downgrade", revision)
 
     def made(revision: str) -> str:
-        if not names:
+        if not hubs:
             project = hub(tmp_path_factory.mktemp("hub"), keep_database("hub_head"))
             url = re.search(r"^sqlalchemy.url = (.*)$", project.alembic_ini.read_text(), re.MULTILINE)
             assert url
             command = [OLD_PYTHON, "-c", CREATE_ALL, url.group(1).replace("%%", "%")]
             subprocess.run(command, check=True, timeout=120)
             alembic(project, "stamp", "head")
-            names["head"] = "hub_head"
-        if revision not in names:
+            hubs["head"] = "hub_head"
+        if revision not in hubs:
             order = ["head", "be8ecf03ddac", "3c2384c5aae1", *BEFORE]
             walk_back(revision, made(order[order.index(revision) - 1]))
-        return names[revision]
+        return hubs[revision]
 
     return made
 
