@@ -42,7 +42,7 @@ lab: $(RUN)
 	$(BIN)/mend lab list
 new: $(RUN)
 	@test -n "$(NAME)" || { echo "make new NAME=<slug>"; exit 1; }
-	$(BIN)/python -m mend.homes $(NAME)
+	$(BIN)/python -m mend.command.homes $(NAME)
 
 # Bytecode is compiled by name, because PYTHONDONTWRITEBYTECODE would leave every start slow.
 .venv/.made:

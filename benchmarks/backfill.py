@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from mend.server import Server, find_binaries
+from mend.postgres.server import Server, find_binaries
 from rich.console import Console
 from rich.table import Table
 
@@ -140,17 +140,19 @@ def _backfill(pipe: Any, url: str, folder: str, number: int, images: bool, undo:
     """In a child: apply one repair through `execute`, as a runbook does."""
     os.environ["BENCH_URL"] = url
     os.environ["MEND_OUTPUTS"] = folder
-    from mend import batch, catalog, execute, rows, target
+    from mend.batches import batch, rows
+    from mend.batches.repair import Repair
+    from mend.change.kept import Keeper, primary_keys
+    from mend.change.writer import Writer
+    from mend.database import catalog, target
+    from mend.execution import execute
     from mend.journal import Journal
-    from mend.kept import Keeper, primary_keys
     from mend.plan import Plan
-    from mend.repair import Repair
-    from mend.writer import Writer
 
     if given.pop("fast", False):
         os.environ["PGOPTIONS"] = "-c synchronous_commit=off"
     if most := given.pop("most", 0):
-        from mend import backfill
+        from mend.batches import backfill
 
         backfill.Pace = functools.partial(backfill.Pace, most_rows=most)  # type: ignore[assignment, misc]
     if not images:

@@ -49,9 +49,10 @@ def administrator(address: dict[str, str]) -> psycopg.Connection:
 
 def replays(folder: Path, address: dict[str, str], table: Table) -> None:
     """The expected catalog of a long history, beside `alembic upgrade heads` on the same empty database."""
-    from mend import expected, settings
-    from mend.project import Project
-    from mend.scratch import Scratch
+    from mend import settings
+    from mend.histories.project import Project
+    from mend.replays import expected
+    from mend.replays.scratch import Scratch
 
     url = f"postgresql+psycopg://{address['user']}@/bench?host={address['host']}&port={address['port']}"
     ini = long_history(folder / "long", url, REVISIONS)
@@ -106,7 +107,7 @@ end $$
 
 def diffs(address: dict[str, str], pg_dump: str, table: Table) -> None:
     """Two catalogs of 10,000 tables that differ in ten places: mend, beside two warm pg_dump and a text diff."""
-    from mend import catalog
+    from mend.database import catalog
 
     with administrator(address) as conn:
         for name in ("many", "more"):
@@ -174,8 +175,8 @@ def _kept(lines: list[str]) -> str:
 
 def main() -> None:
     """Measure and print one table."""
-    from mend.scratch import _clients
-    from mend.server import Server, find_binaries
+    from mend.postgres.server import Server, find_binaries
+    from mend.replays.scratch import _clients
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

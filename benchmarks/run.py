@@ -83,7 +83,7 @@ def long_history(folder: Path, url: str, revisions: int) -> Path:
 def replay_seconds(ini: Path, revision: str) -> float:
     """One replay in a process of its own; the cache decides whether it is the first."""
     code = (
-        "import sys; from pathlib import Path; from mend import replay; from mend.project import Project; from mend.scratch import Scratch\n"
+        "import sys; from pathlib import Path; from mend.replays import replay; from mend.histories.project import Project; from mend.replays.scratch import Scratch\n"
         "made = replay.replay(Project(Path(sys.argv[1]), Path(sys.executable)), sys.argv[2], scratch=Scratch(18)); assert made.statements"
     )
     return timed([sys.executable, "-c", code, str(ini), revision])

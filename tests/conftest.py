@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import warm
-from mend import lab, project
+from mend import lab
+from mend.histories import project
 from mend.lab import shop as shop_room
-from mend.server import Server, find_binaries
+from mend.postgres.server import Server, find_binaries
 
 pytest_plugins = ["fix_shop", "fix_record", "fix_runs", "fix_bench", "fix_values"]
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from fix_runs import Look
-from mend import execute, resolve, rows, target
+from mend.batches import rows
+from mend.batches.rows import Repair
+from mend.change.kept import Keeper, primary_keys
+from mend.change.writer import Writer
+from mend.database import target
+from mend.execution import execute, resolve
 from mend.journal import Journal
-from mend.kept import Keeper, primary_keys
 from mend.plan import Plan, Step
-from mend.rows import Repair
-from mend.writer import Writer
 
 JOB = "job_0"
 KEEPER = "job"

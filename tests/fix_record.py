@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mend import archive, parameters
+from mend.database import parameters
 from mend.plan import Choice, Lock, Plan, Statement, Step
+from mend.record import archive
 
 SLUG = "small"
-CLOSES = "import os\nfrom mend.archive import Record\nfrom pathlib import Path\nRecord(Path(os.environ['MEND_RUN'])).journal.append('run_closed', {'outcome': 'completed'})"
+CLOSES = "import os\nfrom mend.record.archive import Record\nfrom pathlib import Path\nRecord(Path(os.environ['MEND_RUN'])).journal.append('run_closed', {'outcome': 'completed'})"
 
 Runbook = Callable[..., Path]
 

@@ -30,12 +30,16 @@ import pytest
 import warm
 from fix_shop import Broken
 from mend import __main__ as command
-from mend import account, archive, archived, engine, journal, lab, parameters, project
-from mend.catalog import SNAPSHOT_SQL
+from mend import engine, journal, lab
+from mend.command import archived
+from mend.database import parameters
+from mend.database.catalog import SNAPSHOT_SQL
 from mend.errors import MendError
+from mend.histories import project
 from mend.lab import shop as shop_room
 from mend.lab.shop import Project, plain
-from mend.stop import Stop
+from mend.notebook.stop import Stop
+from mend.record import account, archive
 
 SLUG = "failed_migration"
 PATIENCE_S = 60.0
@@ -43,7 +47,14 @@ FORKS = multiprocessing.get_context("forkserver")  # a process without threads t
 FORKS.set_forkserver_preload(
     [
         *("pytest", "typer", "bleach", "IPython.core.interactiveshell", "sqlalchemy.dialects.postgresql.psycopg"),
-        *("mend.runbook", "mend.commands", "mend.engine", "mend.report", "mend.replay", f"mend.modes.{SLUG}"),
+        *(
+            "mend.runbook",
+            "mend.command.commands",
+            "mend.engine",
+            "mend.record.report",
+            "mend.replays.replay",
+            f"mend.modes.{SLUG}",
+        ),
     ]
 )
 

@@ -16,7 +16,7 @@ import pytest
 from mend import lab
 from mend.lab import shop as shop_room
 from mend.lab.shop import Attempt, Project
-from mend.server import Server
+from mend.postgres.server import Server
 
 ROWS = 200
 

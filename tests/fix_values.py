@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 import sqlalchemy
-from mend import target
+from mend.database import target
 from sqlalchemy import Connection
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mend.project import Project
+from mend.histories.project import Project
 from sqlalchemy import make_url
 
 INI = "[alembic]\nscript_location = %(here)s/migrations\nprepend_sys_path = .\n"

@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 from fix_record import SLUG, Runbook
 from fix_runs import Look
-from mend import aftermath, archive, execute, journal, lineage, rows, target
-from mend.archive import Record
+from mend import journal
+from mend.batches import rows
+from mend.change.kept import Keeper
+from mend.database import target
+from mend.database.target import Target
 from mend.errors import RecordDamaged, StepFailed
-from mend.execute import Writer
-from mend.kept import Keeper
+from mend.execution import aftermath, execute
+from mend.execution.execute import Writer
 from mend.plan import Plan, Statement, Step
-from mend.target import Target
+from mend.record import archive, lineage
+from mend.record.archive import Record
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import sqlalchemy
 from fix_record import CLOSES, SLUG, Runbook, a_plan, fill
-from mend import account, archive, integrity, journal, ledger
+from mend import journal
 from mend.errors import InvalidParameter, LeakFound, RecordDamaged, RunNotFound
+from mend.record import account, archive, integrity, ledger
 
 
 def test_a_run_is_named_by_time_slug_and_chance(record: archive.Record) -> None:
@@ -370,6 +371,6 @@ def test_a_rebuilt_notebook_is_sealed_with_the_record(record: archive.Record, ru
 
 
 def test_verify_needs_no_heavy_library(ended: archive.Record) -> None:
-    code = f"import sys; from pathlib import Path; from mend import archive; print(archive.verify(archive.Record(Path({str(ended.path)!r}))).state); print({{'pandas', 'sqlalchemy', 'papermill', 'bleach'}} & set(sys.modules))"
+    code = f"import sys; from pathlib import Path; from mend.record import archive; print(archive.verify(archive.Record(Path({str(ended.path)!r}))).state); print({{'pandas', 'sqlalchemy', 'papermill', 'bleach'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["whole", "set()"]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from fix_runs import Look, until
-from mend import at_work
+from mend.slow import at_work
 from sqlalchemy import Connection
 
 MADE = "create table alembic_version (version_num varchar(32) primary key); create table t (id int, a text); insert into t values (1, 'x')"

@@ -14,12 +14,13 @@ import psycopg
 import pytest
 from fix_bench import Bench
 from fix_runs import meanwhile, until
-from mend import batch, execute, walk
-from mend.batch import Window
-from mend.deletion import deletion
+from mend.batches import batch, walk
+from mend.batches.batch import Window
+from mend.batches.deletion import deletion
+from mend.batches.repair import Repair
 from mend.errors import Interrupted, LockNotAcquired, PreconditionFailed, Refused, StepFailed, TooManyRows
+from mend.execution import execute
 from mend.plan import Plan, Step
-from mend.repair import Repair
 
 ROWS = 3_000
 FILL = {"email": "lower(t.name) || '@shop'"}
@@ -315,7 +316,7 @@ def test_the_tables_own_triggers_fire(bench: Bench) -> None:
 
 
 def test_a_trigger_that_keeps_rows_as_they_are_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mend.backfill.SWEEPS", 0)
+    monkeypatch.setattr("mend.batches.backfill.SWEEPS", 0)
     people(bench)
     bench.look.execute(
         "create function keep() returns trigger language plpgsql as $$ begin return null; end $$",
@@ -526,7 +527,7 @@ def test_what_somebody_changes_while_a_batch_waits_is_what_is_kept_and_changed(b
 
 
 def test_rows_that_stay_locked_are_told_and_a_resume_finds_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mend.backfill.SWEEPS", 2)
+    monkeypatch.setattr("mend.batches.backfill.SWEEPS", 2)
     people(bench)
     step = fill(bench)
     with (
@@ -577,7 +578,7 @@ def test_a_batch_gives_way_where_it_would_wait_for_the_application(bench: Bench)
 def test_a_row_whose_parent_stays_locked_keeps_no_other_from_its_change(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mend.backfill.SWEEPS", 0)
+    monkeypatch.setattr("mend.batches.backfill.SWEEPS", 0)
     people(bench)
     bench.look.execute(
         "create table domain (name text primary key)",
@@ -972,7 +973,7 @@ def test_a_delete_takes_along_what_the_foreign_keys_would_and_all_of_it_comes_ba
 
 
 def test_a_row_to_which_another_refers_meanwhile_is_not_deleted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mend.backfill.SWEEPS", 1)
+    monkeypatch.setattr("mend.batches.backfill.SWEEPS", 1)
     bench.look.execute(*FAMILY)
     *children, last = deleted(bench, "public.b", "t.id <= 10")
     bench.apply(*children)
@@ -983,7 +984,7 @@ def test_a_row_to_which_another_refers_meanwhile_is_not_deleted(bench: Bench, mo
 
 
 def test_a_foreign_key_without_a_rule_forbids_the_delete(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mend.backfill.SWEEPS", 1)
+    monkeypatch.setattr("mend.batches.backfill.SWEEPS", 1)
     bench.look.execute(
         "create table a (id int primary key)", "create table b (id int primary key, a_id int references a)",
         "insert into a values (1), (2)", "insert into b values (1, 1)",

@@ -22,7 +22,7 @@ from mend import lab
 from mend.errors import MendError
 from mend.lab.shop import plain
 from mend.plan import Step
-from mend.server import Server, find_binaries
+from mend.postgres.server import Server, find_binaries
 
 ROWS = 200_000
 CRASHES = int(os.environ.get("MEND_CRASHES", "4"))

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from fix_record import fill
-from mend import archive, lab, report
+from mend import lab
+from mend.record import archive, report
 
 playwright = pytest.importorskip("playwright.sync_api")
 

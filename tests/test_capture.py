@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from mend import capture
+from mend.notebook import capture
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ SHELL = """
 import json, sys
 from IPython.core.displayhook import DisplayHook
 from IPython.core.interactiveshell import InteractiveShell
-from mend import capture
+from mend.notebook import capture
 
 class Fragment:
     def __init__(self, text): self.html, self.text = f"<i>{text}</i>", text

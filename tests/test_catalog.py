@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 import sqlalchemy
-from mend import catalog, ddl
-from mend.catalog import Change
+from mend.change import ddl
+from mend.database import catalog
+from mend.database.catalog import Change
 from sqlalchemy import Connection
 
 SCHEMA = """
@@ -257,7 +258,7 @@ def test_changes_as_a_frame_keep_their_columns_when_there_are_none(conn: Connect
 
 
 def test_importing_the_catalog_loads_nothing_heavy() -> None:
-    code = "import sys, mend.catalog, mend.ddl, mend.locks; print({'pandas', 'sqlalchemy', 'alembic'} & sys.modules.keys())"
+    code = "import sys, mend.database.catalog, mend.change.ddl, mend.change.locks; print({'pandas', 'sqlalchemy', 'alembic'} & sys.modules.keys())"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"
@@ -313,9 +314,9 @@ def test_another_major_version_gives_the_same_where_postgresql_does(
     new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Run where a second installation is at hand: 15 of the system beside 18 of the package."""
-    from mend.compare import level
     from mend.errors import NoServerBinaries
-    from mend.server import Server, find_binaries
+    from mend.postgres.server import Server, find_binaries
+    from mend.replays.compare import level
 
     try:
         old = Server(tmp_path_factory.mktemp("pg15"), find_binaries(15), settings={"autovacuum": "off"}, detached=False)

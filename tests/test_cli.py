@@ -15,7 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from mend import cli, commands, errors, screen
+from mend import errors
+from mend.command import cli, commands, screen
 from mend.lab.shop import plain
 
 Done = subprocess.CompletedProcess[str]
@@ -300,7 +301,7 @@ def test_pairs_of_words_reach_the_runbook_whole() -> None:
 
 
 def test_every_outcome_has_an_exit_code() -> None:
-    from mend.account import OUTCOMES
+    from mend.record.account import OUTCOMES
 
     assert set(commands.EXIT_CODES) == set(OUTCOMES)
     assert commands.EXIT_CODES["refused"] == errors.Refused.exit_code

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import sqlalchemy
-from mend import counting
-from mend.counting import Count
 from mend.errors import PrivilegeMissing, QueryFailed
+from mend.values import counting
+from mend.values.counting import Count
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 

@@ -8,9 +8,11 @@ import pandas
 import psycopg
 import pytest
 import sqlalchemy
-from mend import catalog, ddl, errors
-from mend.catalog import Change
-from mend.server import Server
+from mend import errors
+from mend.change import ddl
+from mend.database import catalog
+from mend.database.catalog import Change
+from mend.postgres.server import Server
 from sqlalchemy import Connection
 
 SCHEMA = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mend import deadlock_detail
+from mend.queue import deadlock_detail
 
 CLIENT = """sqlalchemy.exc.OperationalError: (psycopg.errors.DeadlockDetected) deadlock detected
 DETAIL:  Process 22217 waits for AccessExclusiveLock on relation 16392 of database 16752; blocked by process 22175.

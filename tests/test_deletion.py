@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from fix_runs import Look
-from mend import deletion, references
+from mend.batches import deletion
+from mend.batches.repair import Repair
+from mend.change import references
+from mend.change.kept import Facets
 from mend.errors import Refused
-from mend.kept import Facets
-from mend.repair import Repair
 
 SCHEMA = """
     create schema "App";

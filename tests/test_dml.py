@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mend import dml
+from mend.slow import dml
 
 BATCHES = [
     "with b as (select id from t where a is null order by id limit 10) update t set a = 'x' where id in (select id from b)",

@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 from fix_runs import Look
-from mend import drift, drift_checks, drifted, history, scratch, target
-from mend.catalog import SNAPSHOT_SQL, Change
+from mend.database import target
+from mend.database.catalog import SNAPSHOT_SQL, Change
 from mend.diagnosis import Site
-from mend.drift import Difference, Drift
-from mend.expected import Expected, Place, Step
-from mend.history import Project
-from mend.recording import Statement
-from mend.server import Server
+from mend.histories import history
+from mend.histories.history import Project
+from mend.mismatch import drift, drift_checks, drifted
+from mend.mismatch.drift import Difference, Drift
+from mend.postgres.server import Server
+from mend.replays import scratch
+from mend.replays.expected import Expected, Place, Step
+from mend.replays.recording import Statement
 from sqlalchemy import make_url
 from test_public_histories import hub, hub_at, keywords, optuna
 
@@ -206,7 +209,7 @@ def test_revisions_that_were_stamped_and_never_ran_are_named(desk: Desk, look: L
     before = drift.at(
         facts.expected, next(n for n, s in enumerate(facts.expected.steps) if s.place.revision == traced[-1])
     )
-    from mend import ddl
+    from mend.change import ddl
 
     changes = [
         Change(*key, before.get(key), facts.live.get(key))

@@ -13,12 +13,13 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mend import duplicates, violations
-from mend.catalog import SNAPSHOT_SQL, Change
-from mend.duplicates import Column, Ranking, Reference
+from mend.constraints import duplicates
+from mend.constraints.duplicates import Column, Ranking, Reference
+from mend.database.catalog import SNAPSHOT_SQL, Change
 from mend.errors import InvalidParameter
-from mend.server import Server
-from mend.violations import Uniqueness
+from mend.postgres.server import Server
+from mend.repairs import violations
+from mend.repairs.violations import Uniqueness
 
 Rows = list[tuple[Any, ...]]
 

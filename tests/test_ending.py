@@ -12,13 +12,15 @@ from typing import Any
 import psycopg
 import pytest
 from fix_runs import Look, until
-from mend import ending, execute, resolve, target, waits
-from mend.backends import Backend, denied
-from mend.ending import Prepared
+from mend.change.writer import Writer
+from mend.database import target
 from mend.errors import MendError, PreconditionFailed, Refused, StepFailed
+from mend.execution import execute, resolve
 from mend.journal import Journal
 from mend.plan import Plan, Statement, Step
-from mend.writer import Writer
+from mend.queue import ending, waits
+from mend.queue.backends import Backend, denied
+from mend.queue.ending import Prepared
 
 ROLES = {
     "ending_app": "login",

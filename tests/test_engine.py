@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 from fix_record import CLOSES, SLUG, Runbook
 from jupyter_client.manager import AsyncKernelManager
-from mend import archive, cells, engine, narrate
+from mend import engine
 from mend.errors import Interrupted, MendError, OutcomeUnknown, PlanIsStale
-from mend.stop import Stop
+from mend.notebook import cells
+from mend.notebook.stop import Stop
+from mend.record import archive, narrate
 
-RECORD = "import os\nfrom pathlib import Path\nfrom mend.archive import Record\nrecord = Record(Path(os.environ['MEND_RUN']))"
+RECORD = "import os\nfrom pathlib import Path\nfrom mend.record.archive import Record\nrecord = Record(Path(os.environ['MEND_RUN']))"
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 Ran = tuple[archive.Record, MendError | None]
 
@@ -177,7 +179,10 @@ def _started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 import signal
 from pathlib import Path
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from mend import archive, engine, parameters, stop
+from mend import engine
+from mend.database import parameters
+from mend.notebook import stop
+from mend.record import archive
 parameters.folder = lambda: Path({str(tmp_path / "runbooks")!r})
 stop.GRACE_S = 1.0
 record = archive.create({SLUG!r}, action="plan", parameters={{}})

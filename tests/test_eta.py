@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from mend import eta
-from mend.eta import Course, Look, estimate
+from mend.slow import eta
+from mend.slow.eta import Course, Look, estimate
 
 
 def _looks(

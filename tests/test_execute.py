@@ -15,7 +15,9 @@ import psycopg
 import pytest
 from fix_runs import SLUG, Desk, Look, Ran, closing, meanwhile, options, until, verdict
 from fix_shop import Broken
-from mend import archive, execute, ledger, target
+from mend.change.locks import locks_of
+from mend.change.writer import Writer
+from mend.database import target
 from mend.errors import (
     Interrupted,
     LockNotAcquired,
@@ -27,11 +29,11 @@ from mend.errors import (
     StepFailed,
     TooManyRows,
 )
+from mend.execution import execute
 from mend.journal import Journal
-from mend.locks import locks_of
 from mend.plan import Expect, Lock, Plan, Statement, Step
-from mend.server import Server
-from mend.writer import Writer
+from mend.postgres.server import Server
+from mend.record import archive, ledger
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import projects
 import psycopg
 import pytest
-from mend import expected, history, replay
 from mend.errors import ReplayFailed
-from mend.expected import Expected
-from mend.scratch import Scratch
-from mend.server import Server
+from mend.histories import history
+from mend.postgres.server import Server
+from mend.replays import expected, replay
+from mend.replays.expected import Expected
+from mend.replays.scratch import Scratch
 from projects import ORDERS, chain, keywords, revision
 
 
@@ -124,7 +125,7 @@ def test_the_spies_tell_what_whole_snapshots_tell(
 
 def test_every_state_between_can_be_told_from_one_run(scratch: Scratch, tmp_path: Path) -> None:
     """At each revision, what the changes add up to is what a run to that revision alone makes."""
-    from mend import drift
+    from mend.mismatch import drift
 
     project = projects.project(tmp_path / "project", chain(**WORK))
     whole = expected.expected(project, ["drops"], scratch=scratch)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from fix_runs import Look
-from mend import dml, explained
+from mend.slow import dml, explained
 from sqlalchemy import Connection
 
 MADE = (

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mend import expressions
 from mend.errors import InvalidParameter, PrivilegeMissing
-from mend.expressions import Expression
+from mend.values import expressions
+from mend.values.expressions import Expression
 from sqlalchemy import Connection
 
 Check = Callable[..., Expression]

@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from mend import jam_checks, plots_forest
-from mend.backends import Backend
-from mend.ending import Prepared
-from mend.forest import MEANINGS, Forest, Marks, Wait
+from mend.queue import jam_checks, plots_forest
+from mend.queue.backends import Backend
+from mend.queue.ending import Prepared
+from mend.queue.forest import MEANINGS, Forest, Marks, Wait
 
 WHO = Backend(
     1, "2026-11-22 10:00:00.000000+00", "2026-11-22 10:00:01.000000+00", "7", "app", False, True, "web", "10.0.0.1", "shop", True,

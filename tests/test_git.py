@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mend import git
+from mend.histories import git
 from projects import revision
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import projects
 import pytest
-from mend import graph, history, plots_graph
-from mend.history import History
+from mend.conflict import plots_graph
+from mend.histories import graph, history
+from mend.histories.history import History
 from projects import revision
 
 

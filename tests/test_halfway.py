@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from fix_runs import Desk, Look, Ran
 from fix_shop import Broken
-from mend import halfway
-from mend.catalog import Change
-from mend.project import Environment
-from mend.target import Identity
+from mend.database.catalog import Change
+from mend.database.target import Identity
+from mend.histories.project import Environment
+from mend.repairs import halfway
 
 HEAD = "b04e7c6f21d9"
 HEADER = 'import sqlalchemy as sa\nfrom alembic import op\n\nrevision = "{id}"\ndown_revision = {down!r}\n\n\ndef upgrade():\n'

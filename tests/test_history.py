@@ -8,8 +8,8 @@ from pathlib import Path
 import projects
 import pytest
 import sqlalchemy
-from mend import history
 from mend.errors import PrivilegeMissing, ProjectBroken, RevisionNotFound
+from mend.histories import history
 from projects import revision
 from sqlalchemy.pool import NullPool
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import test_notebooks
-from mend import homes, parameters, queries, target
+from mend.command import homes
+from mend.database import parameters, queries, target
 from mend.errors import InvalidParameter
-from mend.signatures import MODES
+from mend.symptoms.signatures import MODES
 
 ROOT = homes.checkout()
 
@@ -94,7 +95,7 @@ def _python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_new_mode_gets_every_home_and_passes_lint(copy: Path) -> None:
-    done = _python(copy, "-m", "mend.homes", "lock_queue")
+    done = _python(copy, "-m", "mend.command.homes", "lock_queue")
     assert done.returncode == 0, done.stderr
     made = done.stdout.splitlines()[:-1]
     assert sorted(made) == [
@@ -109,7 +110,7 @@ def test_a_new_mode_gets_every_home_and_passes_lint(copy: Path) -> None:
     ):
         checked = _python(copy, *check)
         assert checked.returncode == 0, checked.stdout + checked.stderr
-    again = _python(copy, "-m", "mend.homes", "lock_queue")
+    again = _python(copy, "-m", "mend.command.homes", "lock_queue")
     assert (again.returncode, "is there already" in again.stderr) == (1, True)
 
 
@@ -127,7 +128,7 @@ def test_what_is_scaffolded_fails_until_it_is_built(copy: Path) -> None:
 
 
 def test_the_question_of_the_scaffold_has_a_whole_header(copy: Path) -> None:
-    from mend import queries
+    from mend.database import queries
 
     homes.scaffold(copy, "lock_queue")
     text = (copy / "lib/mend/sql/lock_queue/objects.sql").read_text()
@@ -182,7 +183,7 @@ def test_the_wheel_carries_what_an_installed_mend_needs(tmp_path: Path) -> None:
         there = {str(p.relative_to(packed)) for p in packed.rglob("*") if p.is_file()}
         assert here - there == set()
     where = subprocess.run(
-        [sys.executable, "-c", "from mend import parameters; print(parameters.folder(), parameters.slugs())"],
+        [sys.executable, "-c", "from mend.database import parameters; print(parameters.folder(), parameters.slugs())"],
         cwd=empty,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,

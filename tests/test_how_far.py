@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from mend import eta, queries
-from mend.eta import Course, Look
-from mend.how_far import Worker, look
+from mend.database import queries
 from mend.lab.shop import plain
+from mend.slow import eta
+from mend.slow.eta import Course, Look
+from mend.slow.how_far import Worker, look
 from sqlalchemy import Connection
 
 ROWS = 20_000

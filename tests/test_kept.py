@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mend import catalog, kept, names
-from mend.catalog import Change
+from mend.change import kept
+from mend.change.kept import Keeper, Keeping
+from mend.database import catalog, names
+from mend.database.catalog import Change
 from mend.errors import NotInvertible
-from mend.kept import Keeper, Keeping
 from mend.plan import Statement
 from psycopg import sql
 

@@ -15,7 +15,7 @@ from mend import lab
 from mend.errors import InvalidParameter, LabFailed
 from mend.lab.bench import Bench
 from mend.lab.shop import HEAD, Project, digest, plain, seed
-from mend.server import Server, find_binaries
+from mend.postgres.server import Server, find_binaries
 
 TESTS = Path(__file__).parent
 
@@ -290,7 +290,7 @@ def test_the_digest_of_the_shop_does_not_move() -> None:
 BLOCKING = """
 import sys, time, pathlib
 from mend import lab
-from mend.server import Server, find_binaries
+from mend.postgres.server import Server, find_binaries
 
 def test_block(server, session_home):
     detached = Server(session_home / "lab" / "server", find_binaries(), detached=True)

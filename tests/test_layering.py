@@ -1,4 +1,4 @@
-"""Rooms import downwards only; what writes, draws or imports a project stands in one room each."""
+"""Rooms and the packages that they stand in import downwards only; what writes, draws or imports a project stands in one room each."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ PROBE = {room for room in ROOMS if room.split(".")[0] == "probe"}
 
 
 def test_the_rooms_are_found() -> None:
-    assert {"errors", "target", "execute", "cli", "modes.failed_migration", "lab.shop"} <= set(ROOMS)
-    assert "errors" in USES["target"]
+    assert {"errors", "database.target", "execution.execute", "modes.failed_migration", "lab.shop"} <= set(ROOMS)
+    assert "errors" in USES["database.target"]
 
 
 def test_no_room_imports_itself_through_others() -> None:
@@ -90,18 +90,18 @@ def _reaches(room: str) -> set[str]:
 
 @pytest.mark.parametrize("mode", [room for room in ROOMS if room.startswith("modes.")])
 def test_a_mode_reaches_no_other_mode_and_nothing_that_acts_or_draws(mode: str) -> None:
-    forbidden = {"execute", "widgets", "runbook", "cli", "commands", "engine", "archive"}
-    assert not {used for used in _reaches(mode) if used in forbidden or used.startswith("modes.")}
+    forbidden = ("execution.", "notebook.", "command.", "modes.")
+    assert not {r for r in _reaches(mode) if r.startswith(forbidden) or r in ("runbook", "engine", "record.archive")}
 
 
 @pytest.mark.parametrize(
     ("room", "by"),
     [
-        ("cli", {"__main__"}),
-        ("commands", {"cli", "demo"}),
+        ("command.cli", {"__main__"}),
+        ("command.commands", {"command.cli", "command.demo"}),
         ("runbook", set()),
-        ("widgets", {"runbook"}),
-        ("execute", {"runbook"}),
+        ("notebook.widgets", {"runbook"}),
+        ("execution.execute", {"runbook"}),
     ],
 )
 def test_what_stands_at_the_top_is_used_from_the_top_alone(room: str, by: set[str]) -> None:
@@ -109,30 +109,31 @@ def test_what_stands_at_the_top_is_used_from_the_top_alone(room: str, by: set[st
 
 
 @pytest.mark.parametrize(
-    "ground", ["errors", "journal", "plan", "diagnosis", "settings", "queries", "signatures", "errortext"]
-)
-def test_the_ground_floor_needs_only_the_ground_floor(ground: str) -> None:
-    assert _reaches(ground) <= {
-        "",
+    "ground",
+    [
         "errors",
         "journal",
         "plan",
         "diagnosis",
-        "target",
         "settings",
-        "project",
-        "queries",
-        "signatures",
-        "sql",
-        "place",
+        "database.queries",
+        "symptoms.signatures",
+        "symptoms.errortext",
+    ],
+)
+def test_the_ground_floor_needs_only_the_ground_floor(ground: str) -> None:
+    assert _reaches(ground) <= {
+        *("", "errors", "journal", "plan", "diagnosis", "settings", "sql", "database", "symptoms"),
+        *("database.target", "database.queries", "histories", "histories.project", "symptoms.signatures"),
+        *("postgres", "postgres.place"),
     }
 
 
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("ipywidgets", {"widgets"}),
-        ("matplotlib", {"plots", "plots_drift", "plots_forest"}),
+        ("ipywidgets", {"notebook.widgets"}),
+        ("matplotlib", {"record.plots", "mismatch.plots_drift", "queue.plots_forest"}),
         ("alembic", PROBE | {"migrations"}),
         ("psycopg2", PROBE),
     ],
@@ -157,7 +158,7 @@ def test_only_the_executor_opens_a_writing_session() -> None:
         for room, path in ROOMS.items()
         if any(isinstance(n, ast.Attribute) and n.attr == "writing" for n in ast.walk(ast.parse(path.read_text())))
     }
-    assert users == {"execute"}
+    assert users == {"execution.execute"}
 
 
 def _catches_everything(handler: ast.ExceptHandler) -> bool:
@@ -171,6 +172,37 @@ def test_what_catches_every_exception_raises_it_again() -> None:
             if isinstance(node, ast.ExceptHandler) and _catches_everything(node):
                 excused = path.name == "__main__.py" or "noqa: BLE001" in text.splitlines()[node.lineno - 1]
                 assert excused or any(isinstance(inner, ast.Raise) for inner in ast.walk(node)), f"{path}:{node.lineno}"
+
+
+# -- packages ---------------------------------------------------------------------------------------------------------
+
+README = PACKAGE.parents[1] / "README.md"
+ROW = re.compile(r"^\| (?:`(\w+)`|top) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
+HOUSE = README.read_text(encoding="utf-8").partition("| package of `lib/mend` |")[2].partition("\n\n")[0]
+FLOORS = {package: set(re.findall(r"`(\w+)`", modules)) for package, modules in ROW.findall(HOUSE)}
+
+
+def _package(room: str) -> str:
+    package = room.partition(".")[0]
+    return package if package in FLOORS else ""
+
+
+@pytest.mark.parametrize("package", [package for package in FLOORS if package])
+def test_a_package_imports_only_from_those_above_it_in_the_readme(package: str) -> None:
+    order = list(FLOORS)
+    used = {_package(other) for room in ROOMS if _package(room) == package for other in USES[room]}
+    assert used - {package} <= set(order[: order.index(package)])
+
+
+def test_the_readme_names_every_module_in_its_package() -> None:
+    by_slug_or_small = {"lab", "modes", "probe"}
+    there = {name: set[str]() for name in FLOORS}
+    for room in ROOMS:
+        package, _, module = room.rpartition(".")
+        if package in there and package not in by_slug_or_small and module and not module.startswith("__"):
+            there[package].add(module)
+    there[""] -= set(FLOORS) | {"sql", "styles"}
+    assert there == FLOORS
 
 
 # -- .sql files -------------------------------------------------------------------------------------------------------
@@ -238,8 +270,8 @@ HEAVY = (
 @pytest.mark.parametrize(
     "code",
     [
-        "import mend.cli",
-        "import mend.triage; mend.triage.triage('ERROR:  deadlock detected')",
+        "import mend.command.cli",
+        "import mend.symptoms.triage; mend.symptoms.triage.triage('ERROR:  deadlock detected')",
         "import mend.__main__; mend.__main__.main(['--help'])",
         "import mend.__main__; mend.__main__.main(['list'])",
     ],

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 import sqlalchemy
-from mend import catalog, ledger
+from mend.database import catalog
 from mend.errors import sqlstate
+from mend.record import ledger
 from psycopg import sql
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError

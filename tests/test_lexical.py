@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mend import lexical
-from mend.lexical import Unreadable, tokens
-from mend.server import Server
+from mend.postgres.server import Server
+from mend.values import lexical
+from mend.values.lexical import Unreadable, tokens
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from fix_record import SLUG, Runbook, a_plan
-from mend import archive, lineage
-from mend.archive import Action, Record
 from mend.errors import RecordDamaged, Refused, RunNotFound
+from mend.record import archive, lineage
+from mend.record.archive import Action, Record
 
 PLAN = a_plan()
 

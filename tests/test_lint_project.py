@@ -9,7 +9,7 @@ from pathlib import Path
 import projects
 import pytest
 from fix_runs import Desk
-from mend import history, lint_project, squawk
+from mend.histories import history, lint_project, squawk
 from mend.lab import shop as shop_room
 from projects import revision
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from mend import locks
-from mend.locks import Lock
-from mend.server import Server
+from mend.change import locks
+from mend.change.locks import Lock
+from mend.postgres.server import Server
 
 SCHEMA = """
 create table users (id bigint primary key, name text, score integer, constraint positive check (score > 0) not valid);

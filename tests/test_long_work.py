@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pandas as pd
-from mend import dml, explained, forward_file, long_work, plots_eta, wear
-from mend.at_work import Session, Work
-from mend.backends import Backend
-from mend.eta import Course, Look, estimate
-from mend.halfway import Seen
-from mend.kept import Keeper
-from mend.long_work import Facts
-from mend.recording import Statement
-from mend.takeover import Takeover
+from mend.change.kept import Keeper
+from mend.queue.backends import Backend
+from mend.repairs.halfway import Seen
+from mend.replays.recording import Statement
+from mend.slow import dml, explained, forward_file, long_work, plots_eta, wear
+from mend.slow.at_work import Session, Work
+from mend.slow.eta import Course, Look, estimate
+from mend.slow.long_work import Facts
+from mend.slow.takeover import Takeover
 
 GIVEN = {"patience_s": 60, "end_patience_s": 5.0, "end_superusers": False, "workers": 1, "batch_ms": 100, "at_most": 0}
 LIVE = {

@@ -12,8 +12,8 @@ import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mend import masking
-from mend.masking import mask, masked, masked_detail
+from mend.values import masking
+from mend.values.masking import mask, masked, masked_detail
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from fix_runs import Desk, Look, Ran, until
 from fix_shop import Broken
-from mend import checkpoints, execute, holders, target
-from mend.batch import Job
+from mend.batches import checkpoints
+from mend.batches.batch import Job
+from mend.change.writer import Writer
+from mend.database import holders, target
 from mend.errors import LockNotAcquired
+from mend.execution import execute
 from mend.lab.shop import Project
-from mend.writer import Writer
 from sqlalchemy import Connection
 
 UNIQUE, NOT_NULL = "unique_violation", "not_null_violation"

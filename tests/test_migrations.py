@@ -22,7 +22,7 @@ from alembic.config import Config
 from fix_runs import Desk, Look, until
 from fix_shop import Broken
 from mend import migrations
-from mend.server import Server
+from mend.postgres.server import Server
 from sqlalchemy import Column, ForeignKey, Integer, Text, UniqueConstraint
 
 OLD_PYTHON = Path(os.environ.get("MEND_OLD_PYTHON", Path(__file__).parents[1] / ".venv-old" / "bin" / "python"))

@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
-from mend import parameters
+from mend.database import parameters
 
 SECTIONS = ["Parameters", "Preconditions", "Diagnose", "Decide", "Act", "Verify", "Undo", "Prevent", "Record"]
 COMMON = {"target": "lab", "alembic_ini": "", "incident": "", "dry_run": True, "approve": ""}

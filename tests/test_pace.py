@@ -8,7 +8,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mend.pace import Pace, Reason, Sample
+from mend.batches.pace import Pace, Reason, Sample
 
 LAG = Reason("lag r", "replica r is 14 s behind, the limit is 10 s")
 HALF = Reason("vacuum", "autovacuum of t is running: half the pace", 0.5)

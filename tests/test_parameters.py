@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mend import parameters
+from mend.database import parameters
+from mend.database.target import redact
 from mend.errors import InvalidParameter
-from mend.target import redact
 
 SLUG = "failed_migration"
 

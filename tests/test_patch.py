@@ -14,15 +14,19 @@ import alembic
 import psycopg
 import pytest
 from fix_shop import Broken
-from mend import files, history, lint, patch, resolve, show
+from mend import files
 from mend.diagnosis import Prevention
 from mend.errors import OutcomeUnknown, PlanIsStale
-from mend.history import History, Revision
+from mend.execution import resolve
+from mend.histories import history, lint
+from mend.histories.history import History, Revision
+from mend.histories.retryable import rewrite
 from mend.journal import sha256
 from mend.lab import failed_migration
 from mend.lab.shop import HEAD, HERE, Project, plain
 from mend.plan import Plan, from_record
-from mend.retryable import rewrite
+from mend.record import show
+from mend.repairs import patch
 
 NOW = alembic.__version__
 VERSIONS = [NOW, "1.15.2", "1.13.0", ""]

@@ -12,9 +12,11 @@ import psycopg
 import pytest
 from fix_bench import Bench
 from mend import __main__ as command
-from mend import archive, execute, pausing
+from mend.batches import pausing
+from mend.execution import execute
 from mend.lab.shop import plain
 from mend.plan import Plan
+from mend.record import archive
 
 
 def until(seen: Callable[[], Any]) -> Any:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from mend import plots, report, show
-from mend.archive import Record
+from mend.batches.progress import Sample
 from mend.journal import Event
-from mend.progress import Sample
+from mend.record import plots, report, show
+from mend.record.archive import Record
 
 BEGAN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LAG = "replica <b>r1</b> is {} s behind, the limit is 10 s"
@@ -100,7 +100,7 @@ def test_where_matplotlib_fails_the_words_remain(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_common_path_never_loads_matplotlib() -> None:
-    program = "import sys, mend.runbook, mend.report, mend.commands, mend.plots; print([n for n in sys.modules if n.startswith('matplotlib')])"
+    program = "import sys, mend.runbook, mend.record.report, mend.command.commands, mend.record.plots; print([n for n in sys.modules if n.startswith('matplotlib')])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
@@ -108,7 +108,7 @@ def test_the_common_path_never_loads_matplotlib() -> None:
 def test_a_drawing_loads_no_pyplot_and_writes_nothing_to_home(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").mkdir()
     program = (
-        "import sys, test_plots; from mend import plots; assert test_plots._images(plots.pace(test_plots._events()).html);"
+        "import sys, test_plots; from mend.record import plots; assert test_plots._images(plots.pace(test_plots._events()).html);"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     environ = {"HOME": str(tmp_path / "home"), "MEND_HOME": str(tmp_path / "mend"), "PYTHONPATH": ":".join(sys.path)}
@@ -162,7 +162,7 @@ def test_the_timeline_has_one_row_for_samples_that_follow_each_other(record: Rec
 
 def test_what_is_shown_can_be_joined() -> None:
     drawn, ended = plots.pace(_events(2)), show.outcome("Done.", "completed")
-    from mend.markup import joined
+    from mend.record.markup import joined
 
     both = joined(drawn, None, ended)
     assert both.text.splitlines()[0].startswith("Step 1:")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mend import drift, plots_drift
-from mend.drift import Difference
+from mend.mismatch import drift, plots_drift
+from mend.mismatch.drift import Difference
 
 
 def some(objects: int) -> list[Difference]:

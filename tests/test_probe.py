@@ -11,11 +11,12 @@ from typing import Any
 import projects
 import psycopg
 import pytest
-from mend import catalog, project
+from mend.database import catalog
 from mend.errors import ProjectBroken, WrongDatabase
+from mend.histories import project
+from mend.histories.project import Event, Project
 from mend.probe.sqltext import kind_of, literal, reads_user_tables, skeleton
 from mend.probe.trial import obstacle
-from mend.project import Event, Project
 from projects import chain, keywords
 
 pytestmark = pytest.mark.usefixtures("cold_starts")

@@ -8,8 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from mend import markup, narrate, runbook, screen, widgets
-from mend.progress import Heartbeat, Live, Sample, from_payload, line
+from mend import runbook
+from mend.batches.progress import Heartbeat, Live, Sample, from_payload, line
+from mend.command import screen
+from mend.notebook import widgets
+from mend.record import markup, narrate
 
 LAG = "replica r is 14 s behind, the limit is 10 s"
 
@@ -77,8 +80,8 @@ def test_a_kernel_of_its_own_says_it_now_and_then(monkeypatch: pytest.MonkeyPatc
 # -- the terminal -----------------------------------------------------------------------------------------------------
 
 TALK = """
-from mend import screen
-from mend.progress import Live
+from mend.command import screen
+from mend.batches.progress import Live
 screen.say("before")
 screen.say(Live("step 1: 1 of about 4 rows", 0.25))
 screen.say(Live("step 1: 2 of about 4 rows; slowed: it \\x1b[31m is", 0.5))

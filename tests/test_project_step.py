@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from fix_runs import Desk, Look, Ran, verdict
 from fix_shop import Broken
-from mend import archive
+from mend.record import archive
 
 REVISION = "feedbeef0003"
 TEXT = """

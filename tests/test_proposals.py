@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from mend import proposals
+from mend.constraints import proposals
+from mend.constraints.proposals import Objection, Proposal
 from mend.errors import InvalidParameter, PrivilegeMissing
-from mend.proposals import Objection, Proposal
-from mend.server import Server
+from mend.postgres.server import Server
 from sqlalchemy import Connection
 
 Ask = Callable[..., tuple[Objection, ...]]

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 import warm
-from mend import catalog, replay
-from mend.history import Project, read
-from mend.replay import Replay, Scratch
-from mend.server import Server
+from mend.database import catalog
+from mend.histories.history import Project, read
+from mend.postgres.server import Server
+from mend.replays import replay
+from mend.replays.replay import Replay, Scratch
 from sqlalchemy import make_url
 
 REPOSITORY = Path(__file__).parents[1]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from mend import errors, queries
+from mend import errors
+from mend.database import queries
 
 SQL = Path(str(importlib.resources.files("mend"))) / "sql"
 FILES = sorted(str(path.relative_to(SQL)) for path in SQL.rglob("*.sql"))

@@ -14,12 +14,14 @@ import projects
 import psycopg
 import pytest
 import sqlalchemy
-from mend import catalog, history, replay
-from mend.catalog import Change
+from mend.database import catalog
+from mend.database.catalog import Change
 from mend.errors import ReplayFailed, RevisionNotFound, ScratchUnavailable
-from mend.project import Project
-from mend.replay import Replay, Scratch, Statement
-from mend.server import Server
+from mend.histories import history
+from mend.histories.project import Project
+from mend.postgres.server import Server
+from mend.replays import replay
+from mend.replays.replay import Replay, Scratch, Statement
 from projects import ORDERS, chain, keywords
 from sqlalchemy.pool import NullPool
 

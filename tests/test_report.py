@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 from fix_record import a_plan, cell, fill, notebook
-from mend import archive, markup, report, show, tale
 from mend.diagnosis import Check
+from mend.record import archive, markup, report, show, tale
 
 EVIL = "<script>alert(1)</script>"
 NAME = '"; drop table users; --'

@@ -9,12 +9,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from mend import resolve, target
+from mend.database import target
+from mend.database.target import Target
 from mend.errors import MendError, OutcomeUnknown, PreconditionFailed
+from mend.execution import resolve
+from mend.execution.resolve import Outcome
 from mend.journal import Event, sha256
 from mend.plan import Expect, Plan, Statement, Step
-from mend.resolve import Outcome
-from mend.target import Target
 
 INDEX = "CREATE INDEX ix ON public.t USING btree (a)"
 GONE, THERE = (Expect("index", "public.ix", None),), (Expect("index", "public.ix", INDEX),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from mend import locks, rewriting
+from mend.change import locks, rewriting
 from mend.lab.shop import plain
 
 COLUMNS = {

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from mend import batch, rows
-from mend import deletion as deletions
+from mend.batches import batch, rows
+from mend.batches import deletion as deletions
+from mend.batches.rows import Repair
+from mend.change.kept import Facets, Keeper
 from mend.errors import InvalidParameter, Refused
-from mend.kept import Facets, Keeper
 from mend.plan import Plan, Step, from_record
-from mend.rows import Repair
 
 LIVE: dict[tuple[str, str], str] = {
     ("table", "public.t"): "permanent",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from fix_runs import SLUG, Desk, Look, closing, verdict
 from fix_shop import Broken
-from mend import archive, lab, runbook
+from mend import lab, runbook
 from mend.errors import InvalidParameter, MendError, PlanConsumed, Refused, TargetUnknown
+from mend.record import archive
 
 Incident = Callable[[str], Broken]
 
@@ -156,7 +157,7 @@ class Box:
 
 @pytest.fixture
 def box(monkeypatch: pytest.MonkeyPatch) -> list[Box]:
-    from mend import widgets
+    from mend.notebook import widgets
 
     made: list[Box] = []
     monkeypatch.setenv("MEND_INTERACTIVE", "1")

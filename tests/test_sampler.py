@@ -13,11 +13,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from mend import pausing, target
+from mend.batches import pausing
+from mend.batches.pace import Pace, Reason
+from mend.batches.sampler import Limits, Sampler, Watch
+from mend.database import target
 from mend.lab.shop import plain
-from mend.pace import Pace, Reason
-from mend.sampler import Limits, Sampler, Watch
-from mend.server import Server
+from mend.postgres.server import Server
 
 PATIENCE_S = 30.0
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from mend import postmaster, unprivileged
 from mend.errors import NoServerBinaries, ServerFailed
 from mend.lab.shop import plain
-from mend.server import Server, find_binaries
+from mend.postgres import postmaster, unprivileged
+from mend.postgres.server import Server, find_binaries
 
 BINARIES = find_binaries()
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="sheds root only when it is root")
 START = """
 import sys, time, pathlib, threading
-from mend.server import Server, find_binaries
+from mend.postgres.server import Server, find_binaries
 server = Server(pathlib.Path(sys.argv[1]), find_binaries(), detached=sys.argv[2] == "detached")
 if sys.argv[3] == "thread":
     thread = threading.Thread(target=server.start); thread.start(); thread.join()

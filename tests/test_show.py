@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from fix_record import a_plan
-from mend import markup, parameters, show
+from mend.database import parameters
+from mend.database.parameters import Parameter
 from mend.diagnosis import Check, Diagnosis, Prevention
 from mend.errors import PlanIsStale
-from mend.parameters import Parameter
 from mend.plan import Plan
+from mend.record import markup, show
 
 IDENTITY = {
     "database": "shop",

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 import psycopg
 import pytest
 import sqlalchemy
-from mend import catalog, ledger
-from mend.catalog import Change
+from mend.database import catalog
+from mend.database.catalog import Change
 from mend.errors import NotInvertible
 from mend.plan import Statement, Step
-from mend.server import Server
-from mend.steps import Keeper, Wanted, drop_index, make, net, primary_keys, take_back
+from mend.postgres.server import Server
+from mend.record import ledger
+from mend.repairs.steps import Keeper, Wanted, drop_index, make, net, primary_keys, take_back
 from psycopg import sql
 
 SCHEMA = """

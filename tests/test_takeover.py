@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from fix_runs import Look
-from mend import dml, takeover
-from mend.takeover import Takeover
+from mend.slow import dml, takeover
+from mend.slow.takeover import Takeover
 from sqlalchemy import Connection
 
 MADE = (

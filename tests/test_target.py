@@ -14,7 +14,9 @@ import pytest
 import sqlalchemy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mend import address, target
+from mend import address
+from mend.database import target
+from mend.database.target import Target
 from mend.errors import (
     InvalidParameter,
     LoginRefused,
@@ -25,9 +27,8 @@ from mend.errors import (
     TargetUnreachable,
     sqlstate,
 )
+from mend.postgres.server import Server
 from mend.redaction import passwords, redact
-from mend.server import Server
-from mend.target import Target
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.engine import URL

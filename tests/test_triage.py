@@ -13,12 +13,13 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mend import errortext, parameters, signatures, signs, triage
-from mend import target as targets
+from mend.database import parameters
+from mend.database import target as targets
 from mend.errors import PrivilegeMissing, ProjectBroken, TargetUnreachable
 from mend.lab.shop import plain
-from mend.signatures import MODES
-from mend.triage import Finding
+from mend.symptoms import errortext, signatures, signs, triage
+from mend.symptoms.signatures import MODES
+from mend.symptoms.triage import Finding
 
 RUNNING = "INFO  [alembic.runtime.migration] Running upgrade 1975ea83b712 -> ae1027a6acf, add phone\n"
 
@@ -747,7 +748,7 @@ def test_duplicates_are_named_after_the_half_applied_revision_that_they_caused(i
 def test_version_rows_that_do_not_fit_the_files_are_a_conflict(
     shop: Any, named: Any, statement: str, says: str
 ) -> None:
-    from mend import history
+    from mend.histories import history
 
     past = history.read(shop.alembic_ini)
     parent = past.revisions[past.heads[0]].down[0]

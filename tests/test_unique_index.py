@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from mend import unique_index
-from mend.catalog import SNAPSHOT_SQL, Change
-from mend.kept import Facets, Keeper
+from mend.change.kept import Facets, Keeper
+from mend.constraints import unique_index
+from mend.constraints.unique_index import Making
+from mend.database.catalog import SNAPSHOT_SQL, Change
 from mend.plan import Step
-from mend.unique_index import Making
 
 SCHEMA = """
 create schema app;

@@ -12,8 +12,8 @@ import alembic.config
 import psycopg
 import pytest
 from mend.plan import Statement
-from mend.server import Server
-from mend.versions import VersionTable, advance
+from mend.postgres.server import Server
+from mend.repairs.versions import VersionTable, advance
 from projects import PLAIN, project, revision
 from psycopg import sql
 

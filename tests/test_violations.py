@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from mend import catalog, target
-from mend.catalog import Change
+from mend.database import catalog, target
+from mend.database.catalog import Change
 from mend.errors import MendError, sqlstate
-from mend.server import Server
-from mend.violations import LIMIT, Obstacle, obstacle
+from mend.postgres.server import Server
+from mend.repairs.violations import LIMIT, Obstacle, obstacle
 from sqlalchemy import Connection
 
 NOCASE = "create collation app.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"

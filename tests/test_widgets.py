@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from fix_runs import until
-from mend import show, widgets
+from mend.database.parameters import Parameter
 from mend.errors import LockNotAcquired, QueryFailed
-from mend.markup import Shown
-from mend.parameters import Parameter
+from mend.notebook import widgets
+from mend.record import show
+from mend.record.markup import Shown
 
 DECLARED = [
     Parameter("target", str, "lab", "where <b>"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mend import screen
+from mend.command import screen
 from mend.errors import Interrupted, MendError
 
 _INTERRUPTED = 130
@@ -59,7 +59,7 @@ class _Failed:
 def _run(arguments: list[str], failed: _Failed) -> int:
     import typer
 
-    from mend import cli
+    from mend.command import cli
 
     usage_error: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy
     try:
@@ -80,7 +80,7 @@ def _run(arguments: list[str], failed: _Failed) -> int:
 
 def _unforeseen(error: Exception) -> str:
     """An error that is none of ours is a defect of mend; its text may quote a connection string."""
-    from mend.target import redact
+    from mend.database.target import redact
 
     said = " ".join(redact(str(error)).split())[:500]
     return f"Unexpected {type(error).__name__}: {said}. `mend runs` shows whether a run had begun and how far it came. Run again with --debug and report this."

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 if TYPE_CHECKING:
-    from mend.project import Project
-    from mend.target import Identity, Target
+    from mend.database.target import Identity, Target
+    from mend.histories.project import Project
 
 Verdict = Literal["healthy", "found", "could_not_check"]
 

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mend import account, errors, parameters
-from mend.archive import Record
+from mend import errors
+from mend.database import parameters
 from mend.errors import Interrupted, MendError, OutcomeUnknown
-from mend.integrity import NOTEBOOK
-from mend.narrate import narrated
-from mend.stop import Stop
+from mend.notebook.stop import Stop
+from mend.record import account
+from mend.record.archive import Record
+from mend.record.integrity import NOTEBOOK
+from mend.record.narrate import narrated
 
 __all__ = ["MendEngine", "execute", "open_in_lab"]
 
@@ -31,7 +33,7 @@ class MendEngine:
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, **options: Any) -> Any:
         """Run the cells of a loaded notebook; called by papermill."""
-        from mend import cells
+        from mend.notebook import cells
 
         return cells.run(nb, **options)
 
@@ -69,7 +71,7 @@ def execute(
     """
     template = parameters.notebook(slug)
     _stub_slow_import()
-    from mend import cells  # starts jupyter_client, which is enough to start the kernel
+    from mend.notebook import cells  # starts jupyter_client, which is enough to start the kernel
 
     trouble, stop = "The notebook was interrupted.", Stop()
     with (
@@ -93,7 +95,7 @@ def _stub_slow_import() -> None:
 
 def _import_ahead() -> None:
     """Load what the report needs while the kernel is busy."""
-    from mend import report
+    from mend.record import report
 
     threading.Thread(target=report.warm_up, name="mend-warm-up", daemon=True).start()
 
@@ -149,7 +151,7 @@ def _unclosed(record: Record, events: Sequence[Any], trouble: str, stop: Stop) -
 def open_in_lab(record: Record, slug: str, given: Mapping[str, Any], *, options: Sequence[str] = ()) -> int:
     """Open a working copy of a runbook in JupyterLab, in the foreground; returns JupyterLab's exit code."""
     _stub_slow_import()
-    from mend import jupyterlab
+    from mend.notebook import jupyterlab
 
     return jupyterlab.serve(
         record,

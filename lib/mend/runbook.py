@@ -17,22 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast, get_args
 
-from mend import (
-    account,
-    aftermath,
-    archive,
-    capture,
-    catalog,
-    ending,
-    execute,
-    giveback,
-    ledger,
-    lineage,
-    parameters,
-    show,
-)
 from mend import plan as plans
-from mend import target as targets
+from mend.batches import giveback
+from mend.batches.progress import Heartbeat, Live
+from mend.change.writer import Writer
+from mend.database import catalog, parameters
+from mend.database import target as targets
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import (
     InvalidParameter,
@@ -47,11 +37,13 @@ from mend.errors import (
     RunNotFound,
     VerificationFailed,
 )
-from mend.markup import Shown, joined
+from mend.execution import aftermath, execute
+from mend.histories.project import Project, find_python
+from mend.notebook import capture
 from mend.plan import Plan
-from mend.progress import Heartbeat, Live
-from mend.project import Project, find_python
-from mend.writer import Writer
+from mend.queue import ending
+from mend.record import account, archive, ledger, lineage, show
+from mend.record.markup import Shown, joined
 
 _WATCHED = 20_000  # characters of one look that the journal keeps
 
@@ -64,7 +56,7 @@ class Form:
         self.given = parameters.validated(slug, given)
         self.fields: Any = None
         if interactive():
-            from mend import widgets
+            from mend.notebook import widgets
 
             self.fields = widgets.parameter_form(parameters.of(slug), self.given)
             capture.display(self.fields.widget)
@@ -222,7 +214,7 @@ class Run:
         first = self._look()
         self.journal.append("watched", {"says": first.text[:_WATCHED]})
         if interactive():
-            from mend import widgets
+            from mend.notebook import widgets
 
             capture.display(first)
             capture.display(widgets.live(self._look))
@@ -373,7 +365,7 @@ class Run:
         raise _stale(plans.what_changed(approved, plan))
 
     def _approval_box(self, plan: Plan) -> None:
-        from mend import widgets
+        from mend.notebook import widgets
 
         def apply(progress: Callable[[str], None]) -> Shown:
             if self.done:  # a second click is no failure of the run
@@ -440,7 +432,7 @@ class Run:
     def _drawn_pace(self) -> Shown | None:
         if not self.journal.of("batch_sample"):
             return None
-        from mend import plots
+        from mend.record import plots
 
         return plots.pace(self.journal.events())
 

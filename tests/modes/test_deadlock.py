@@ -14,14 +14,16 @@ import psycopg
 import pytest
 from fix_runs import Desk, Look, Ran, meanwhile, until, verdict
 from fix_shop import Broken
-from mend import freeing, jam_checks, lab, queries, target, waits
+from mend import lab
+from mend.database import queries, target
 from mend.errors import InvalidParameter, Refused
-from mend.forest import Forest
-from mend.jam import Facts, named_pids
 from mend.lab import sessions
 from mend.lab.deadlock import REVISION
 from mend.lab.shop import HEAD, Project, point
 from mend.modes import deadlock
+from mend.queue import freeing, jam_checks, waits
+from mend.queue.forest import Forest
+from mend.queue.jam import Facts, named_pids
 
 SLUG = "deadlock"
 Jam = Callable[[str], Broken]

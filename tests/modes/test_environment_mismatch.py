@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from fix_runs import Desk, Look, Ran
 from fix_shop import Broken
-from mend import target
+from mend.database import target
 from mend.diagnosis import Site
 from mend.errors import InvalidParameter, Refused
+from mend.histories.project import Project
 from mend.modes import environment_mismatch
-from mend.project import Project
 
 SLUG = "environment_mismatch"
 Incident = Callable[..., Broken]

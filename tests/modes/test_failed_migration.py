@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from fix_runs import SLUG, Desk, Look, options, verdict
 from fix_shop import Broken
-from mend import halfway, history, replay, steps
-from mend.catalog import Change
+from mend.database.catalog import Change
 from mend.diagnosis import Check, Diagnosis
 from mend.errors import InvalidParameter, Refused, WrongDatabase
-from mend.halfway import Facts, Seen
+from mend.histories import history
+from mend.histories.project import Environment, Project
 from mend.modes import failed_migration
 from mend.plan import Plan
-from mend.project import Environment, Project
-from mend.versions import VersionTable
+from mend.repairs import halfway, steps
+from mend.repairs.halfway import Facts, Seen
+from mend.repairs.versions import VersionTable
+from mend.replays import replay
 
 Incident = Callable[[str], Broken]
 

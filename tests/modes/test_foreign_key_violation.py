@@ -14,16 +14,17 @@ import pandas as pd
 import pytest
 from fix_runs import Desk, Look, Ran, verdict
 from fix_shop import Broken
-from mend import foreign_keys, orphans
-from mend.catalog import Change
-from mend.counting import Count
-from mend.deletion import Reference
+from mend.batches.deletion import Reference
+from mend.constraints import orphans
+from mend.constraints.orphans import Facts, Referring
+from mend.database.catalog import Change
 from mend.lab.shop import Project
 from mend.modes import foreign_key_violation
-from mend.orphans import Facts, Referring
 from mend.plan import Choice, Step
-from mend.steps import Keeper
-from mend.subject import Subject
+from mend.repairs import foreign_keys
+from mend.repairs.steps import Keeper
+from mend.repairs.subject import Subject
+from mend.values.counting import Count
 
 SLUG = "foreign_key_violation"
 Incident = Callable[..., Broken]

@@ -13,8 +13,9 @@ import projects
 import pytest
 from fix_runs import Desk, Look, Ran
 from fix_shop import Broken
-from mend import files, triage
+from mend import files
 from mend.lab import shop as shop_room
+from mend.symptoms import triage
 from projects import revision
 
 SLUG = "migration_conflict"

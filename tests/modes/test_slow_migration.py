@@ -14,12 +14,12 @@ from fix_runs import Desk, Look, Ran, until
 from fix_shop import Broken
 from mend import lab
 from mend.diagnosis import Check, Diagnosis
-from mend.eta import Course, Estimate
 from mend.lab import shop as shop_room
 from mend.lab import slow_migration as scenario
 from mend.lab.shop import Project
 from mend.modes import slow_migration
-from mend.server import Server
+from mend.postgres.server import Server
+from mend.slow.eta import Course, Estimate
 
 SLUG = "slow_migration"
 ROWS = 3000  # so many that a scan of a table is dear, and few enough to be changed at once

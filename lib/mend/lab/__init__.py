@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mend.lab.bench import Scenario
     from mend.lab.shop import Project
-    from mend.server import Server
+    from mend.postgres.server import Server
 
 DATABASE = "shop"
 _HOME = "lab"  # below settings.home()
@@ -183,7 +183,7 @@ def _home() -> Path:
 
 
 def _server() -> Server:
-    from mend.server import Server, find_binaries
+    from mend.postgres.server import Server, find_binaries
 
     return Server(_home() / "server", find_binaries(), detached=True)
 

@@ -1,0 +1,1 @@
+"""One failure mode each: ``diagnose()`` reads, ``plan()`` is pure."""

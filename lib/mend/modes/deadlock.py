@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mend import draining, freeing, halfway, jam, jam_checks, plots_forest, surroundings, waits
-from mend.backends import Backend
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, Refused
-from mend.forest import Forest
-from mend.jam import Facts
-from mend.jam_prevent import preventions
-from mend.markup import Shown
 from mend.plan import Choice, Plan, Step
+from mend.queue import draining, freeing, jam, jam_checks, plots_forest, waits
+from mend.queue.backends import Backend
+from mend.queue.forest import Forest
+from mend.queue.jam import Facts
+from mend.queue.jam_prevent import preventions
+from mend.record.markup import Shown
+from mend.repairs import halfway, surroundings
 
 SLUG = "deadlock"
 

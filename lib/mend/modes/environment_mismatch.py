@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mend import drift, drift_checks, drift_ways, drifted, halfway, plots_drift, surroundings
 from mend.diagnosis import Check, Diagnosis, Prevention, Site
-from mend.drift import Difference
-from mend.drifted import Facts
 from mend.errors import InvalidParameter, Refused
-from mend.markup import Shown
+from mend.mismatch import drift, drift_checks, drift_ways, drifted, plots_drift
+from mend.mismatch.drift import Difference
+from mend.mismatch.drifted import Facts
 from mend.plan import Plan, Step
+from mend.record.markup import Shown
+from mend.repairs import halfway, surroundings
 
 SLUG = "environment_mismatch"
 OPTIONS = drift_ways.OPTIONS

@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from mend import halfway, parameters, patch, queries, surroundings, violations, ways
+from mend.database import parameters, queries
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, MendError, Refused
-from mend.halfway import Facts
 from mend.plan import Plan
+from mend.repairs import halfway, patch, surroundings, violations, ways
+from mend.repairs.halfway import Facts
 
 SLUG = "failed_migration"
 OPTIONS = ("resume", "roll_back", "stamp", "retry")

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mend import foreign_keys, halfway, missing_parents, names, orphan_checks, orphans, subject, surroundings
-from mend.catalog import Change
+from mend.constraints import missing_parents, orphan_checks, orphans
+from mend.constraints.orphans import Facts
+from mend.database import names
+from mend.database.catalog import Change
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, Refused
-from mend.orphans import Facts
 from mend.plan import Plan, Step
+from mend.repairs import foreign_keys, halfway, subject, surroundings
 
 SLUG = "foreign_key_violation"
 OPTIONS = orphans.OPTIONS

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mend import conflict_checks, conflict_ways, conflicts, plots_graph, surroundings
-from mend.conflict_checks import Seen
+from mend.conflict import conflict_checks, conflict_ways, conflicts, plots_graph
+from mend.conflict.conflict_checks import Seen
 from mend.diagnosis import Check, Diagnosis, Prevention, Site
 from mend.errors import InvalidParameter, Refused
-from mend.markup import Shown
 from mend.plan import Plan
+from mend.record.markup import Shown
+from mend.repairs import surroundings
 
 SLUG = "migration_conflict"
 

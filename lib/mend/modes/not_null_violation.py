@@ -10,13 +10,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mend import deletion, names, null_rows, nulls, rows, subject, surroundings, weights
-from mend.catalog import Change
+from mend.batches import deletion, rows
+from mend.batches.repair import Repair
+from mend.change import weights
+from mend.constraints import null_rows, nulls
+from mend.constraints.null_rows import Facts
+from mend.database import names
+from mend.database.catalog import Change
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, NotInvertible, Refused
-from mend.null_rows import Facts
 from mend.plan import Choice, Plan, Step
-from mend.repair import Repair
+from mend.repairs import subject, surroundings
 
 SLUG = "not_null_violation"
 OPTIONS = ("backfill", "delete", "stop")

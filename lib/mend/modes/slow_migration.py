@@ -11,14 +11,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mend import ending, eta, forward_file, long_work, looks, markup, plots_eta, rows, steps, surroundings, ways
-from mend import long_work_checks as checks
-from mend.catalog import Change
+from mend.batches import rows
+from mend.database.catalog import Change
 from mend.diagnosis import Check, Diagnosis, Prevention, Site
 from mend.errors import InvalidParameter, Refused
-from mend.long_work import Facts
-from mend.markup import Shown
 from mend.plan import Choice, Plan, Statement, Step
+from mend.queue import ending
+from mend.record import markup
+from mend.record.markup import Shown
+from mend.repairs import steps, surroundings, ways
+from mend.slow import eta, forward_file, long_work, looks, plots_eta
+from mend.slow import long_work_checks as checks
+from mend.slow.long_work import Facts
 
 SLUG = "slow_migration"
 OPTIONS = ("wait", "backfill", "index", "cancel")

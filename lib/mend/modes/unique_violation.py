@@ -11,29 +11,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from mend import (
-    deduplicate,
-    duplicate_rows,
-    names,
-    proposals,
-    queries,
-    rows,
-    sequences,
-    subject,
-    surroundings,
-    unique_index,
-    uniqueness,
-    violations,
-    weights,
-)
-from mend.catalog import Change, index_state
-from mend.deduplicate import COSTS, SAYS
+from mend.batches import rows
+from mend.change import weights
+from mend.constraints import deduplicate, duplicate_rows, proposals, sequences, unique_index, uniqueness
+from mend.constraints.deduplicate import COSTS, SAYS
+from mend.constraints.proposals import Objection
+from mend.constraints.uniqueness import Facts
+from mend.database import names, queries
+from mend.database.catalog import Change, index_state
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, Refused
 from mend.plan import Choice, Plan, Statement, Step
-from mend.proposals import Objection
-from mend.subject import Subject
-from mend.uniqueness import Facts
+from mend.repairs import subject, surroundings, violations
+from mend.repairs.subject import Subject
 
 SLUG = "unique_violation"
 OPTIONS = (*deduplicate.OPTIONS, "build", "setval", "stop")

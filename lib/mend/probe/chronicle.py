@@ -1,6 +1,6 @@
 """What a whole history does: the statements of every revision, each with what it changed, without a snapshot around each.
 
-Event triggers in the scratch database note what a statement touched (``mend.spying``), and only that is read again: at once
+Event triggers in the scratch database note what a statement touched (``mend.replays.spying``), and only that is read again: at once
 where the statement could have touched anything, else together with the next ones, for as long as each is about an object of its own.
 Without event triggers there is a snapshot after each statement.
 """

@@ -1,1 +1,1 @@
-"""mend's questions to PostgreSQL, one file each; read by ``mend.queries`` only."""
+"""mend's questions to PostgreSQL, one file each; read by ``mend.database.queries`` only."""

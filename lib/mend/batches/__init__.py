@@ -1,0 +1,1 @@
+"""Many rows changed in short batches, beside the application, and given back."""

@@ -1,0 +1,1 @@
+"""From a catalog difference to SQL, its locks, its costs and what must be kept before it."""

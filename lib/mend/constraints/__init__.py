@@ -1,0 +1,1 @@
+"""What breaks a constraint, the ways out, and how it is made without blocking."""

@@ -1,0 +1,1 @@
+"""Connections, questions, the catalog as rows."""

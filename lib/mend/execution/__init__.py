@@ -1,0 +1,1 @@
+"""Steps run, journaled, resolved after a crash, taken back."""

@@ -1,0 +1,1 @@
+"""What a runbook calls, and what runs it headless or in JupyterLab."""

@@ -1,0 +1,1 @@
+"""A private PostgreSQL on this machine: for the lab, scratch and tests."""

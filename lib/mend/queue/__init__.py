@@ -1,0 +1,1 @@
+"""Who waits behind whom, what is in the way, how it is ended, and how that looks."""

@@ -1,0 +1,1 @@
+"""From an error text or a database to a runbook."""
