@@ -29,7 +29,7 @@ from mend.errors import (
     StepFailed,
     TooManyRows,
 )
-from mend.execution import execute
+from mend.execution import execute, runners
 from mend.journal import Journal
 from mend.plan import Expect, Lock, Plan, Statement, Step
 from mend.postgres.server import Server
@@ -310,7 +310,7 @@ def test_a_statement_that_takes_too_long_is_ended_and_rolled_back(writer: Writer
 def test_an_answer_to_commit_that_is_lost_is_looked_up(
     writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = execute._transaction
+    real = runners.transaction
 
     @contextmanager
     def cut(conn: Connection, writer: Writer, **more: Any) -> Iterator[None]:
@@ -321,7 +321,7 @@ def test_an_answer_to_commit_that_is_lost_is_looked_up(
                 "commit", None, psycopg.OperationalError("server closed the connection unexpectedly")
             )
 
-    monkeypatch.setattr(execute, "_transaction", cut)
+    monkeypatch.setattr(runners, "transaction", cut)
     with pytest.raises(StepFailed, match=r"It took effect all the same \(transaction \d+ is committed\)"):
         execute.apply(writer, plan_of(sql("insert into t values (4, 'z')")))
     assert writer.journal.of("step_failed")[0].payload["outcome"] == "done"

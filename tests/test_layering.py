@@ -102,6 +102,7 @@ def test_a_mode_reaches_no_other_mode_and_nothing_that_acts_or_draws(mode: str) 
         ("runbook", set()),
         ("notebook.widgets", {"runbook"}),
         ("execution.execute", {"runbook"}),
+        ("execution.runners", {"execution.execute"}),
     ],
 )
 def test_what_stands_at_the_top_is_used_from_the_top_alone(room: str, by: set[str]) -> None:
@@ -152,13 +153,13 @@ def test_what_projects_import_depends_on_nothing_of_ours_and_nothing_of_ours_on_
     assert not [room for room, used in USES.items() if "migrations" in used]
 
 
-def test_only_the_executor_opens_a_writing_session() -> None:
+def test_only_the_executor_and_its_runners_open_a_writing_session() -> None:
     users = {
         room
         for room, path in ROOMS.items()
         if any(isinstance(n, ast.Attribute) and n.attr == "writing" for n in ast.walk(ast.parse(path.read_text())))
     }
-    assert users == {"execution.execute"}
+    assert users == {"execution.execute", "execution.runners"}
 
 
 def _catches_everything(handler: ast.ExceptHandler) -> bool:

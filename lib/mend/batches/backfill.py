@@ -1,4 +1,4 @@
-"""Runs a repair of many rows: short batches on one to N sessions, until nothing is left to do.  Called by `execute`, which gives the sessions.
+"""Runs a repair of many rows: short batches on one to N sessions, until nothing is left to do.  Called by `runners`, which gives the sessions.
 
 Each batch is one transaction: the rows, their before-images, and how far the range is.  So whatever ends this process, a worker's
 session or the server, nothing is done twice and nothing is skipped: a resume reads the ranges and goes on.

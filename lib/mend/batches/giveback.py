@@ -1,4 +1,4 @@
-"""Takes a repair of many rows back: from its before-images, in batches, the rows that still are as it left them.  Called by `execute`.
+"""Takes a repair of many rows back: from its before-images, in batches, the rows that still are as it left them.  Called by `runners`.
 
 The table's own triggers fire as in any update.  To keep them quiet would take a SHARE ROW EXCLUSIVE lock on the table for every batch
 (ALTER TABLE .. DISABLE TRIGGER), which waits for every writer and stops them all; or session_replication_role, which is for superusers and

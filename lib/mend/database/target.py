@@ -125,7 +125,7 @@ class Target:
 
     @contextmanager
     def writing(self, application_name: str, *, version_num: int) -> Iterator[Connection]:
-        """A session in autocommit that may write; for `execute` alone (a test reads who calls this).
+        """A session in autocommit that may write; for `execute` and its `runners` alone (a test reads who calls this).
 
         If this process dies, the server notices within a second and ends the statement (PostgreSQL 14+).  What the database or the role
         sets for its applications and would make our work another, or end it, is set as the work needs it.

@@ -1,7 +1,7 @@
 """Ending what others began: one session by cancel, then terminate; one prepared transaction by ROLLBACK PREPARED.
 
 The SQL that signals names the session wholly and reads it again in the same statement: where anything differs, it finds no row, and
-nobody is signalled.  The deny list stands in that statement too.  `step` and `prepared_step` are pure; `execute` calls `run`.
+nobody is signalled.  The deny list stands in that statement too.  `step` and `prepared_step` are pure; `runners` calls `run`.
 """
 
 from __future__ import annotations
