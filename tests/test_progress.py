@@ -8,10 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from mend import runbook
 from mend.batches.progress import Heartbeat, Live, Sample, from_payload, line
 from mend.command import screen
-from mend.notebook import widgets
+from mend.notebook import opening, widgets
 from mend.record import markup, narrate
 
 LAG = "replica r is 14 s behind, the limit is 10 s"
@@ -64,7 +63,7 @@ def test_a_log_hears_of_a_long_step_every_5_s_and_every_minute_later() -> None:
 
 def test_who_reads_the_journal_gets_no_live_line_from_the_kernel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.setenv("MEND_RUN", "/somewhere")
-    say = runbook._progress()
+    say = opening.progress()
     say(Live("live"))
     say("step 1: x")
     assert capsys.readouterr().err == "step 1: x\n"
@@ -74,7 +73,7 @@ def test_a_kernel_of_its_own_says_it_now_and_then(monkeypatch: pytest.MonkeyPatc
     for run, front in (("", "0"), ("/somewhere", "1")):
         monkeypatch.setenv("MEND_RUN", run)
         monkeypatch.setenv("MEND_INTERACTIVE", front)
-        assert isinstance(runbook._progress(), Heartbeat)
+        assert isinstance(opening.progress(), Heartbeat)
 
 
 # -- the terminal -----------------------------------------------------------------------------------------------------

@@ -9,17 +9,15 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast, get_args
+from typing import Any
 
 from mend import plan as plans
 from mend.batches import giveback
-from mend.batches.progress import Heartbeat, Live
 from mend.change.writer import Writer
 from mend.database import catalog, parameters
 from mend.database import target as targets
@@ -34,12 +32,11 @@ from mend.errors import (
     ProjectBroken,
     Refused,
     ReplayFailed,
-    RunNotFound,
     VerificationFailed,
 )
 from mend.execution import aftermath, execute
 from mend.histories.project import Project, find_python
-from mend.notebook import capture
+from mend.notebook import capture, opening
 from mend.plan import Plan
 from mend.queue import ending
 from mend.record import account, archive, ledger, lineage, show
@@ -55,7 +52,7 @@ class Form:
         self.slug = slug
         self.given = parameters.validated(slug, given)
         self.fields: Any = None
-        if interactive():
+        if opening.interactive():
             from mend.notebook import widgets
 
             self.fields = widgets.parameter_form(parameters.of(slug), self.given)
@@ -79,11 +76,6 @@ def form(slug: str, **given: Any) -> Form:
     """Show the parameters of a runbook.  Raises InvalidParameter for an unknown name or a wrong type."""
     capture.start()
     return Form(slug, given)
-
-
-def interactive() -> bool:
-    """Whether somebody sits in front of this kernel."""
-    return os.environ.get("MEND_INTERACTIVE") == "1"
 
 
 def _recorded(method: Callable[..., None]) -> Callable[..., None]:
@@ -110,10 +102,10 @@ class Run:
 
     def __init__(self, slug: str, values: Mapping[str, Any]) -> None:
         self.slug, self.values = slug, dict(values)
-        self.action = _action()
-        self._progress = _progress()
+        self.action = opening.action()
+        self._progress = opening.progress()
         self.mode: ModuleType = importlib.import_module(f"mend.modes.{slug}")
-        self.record, self.sealed_by_parent = _record(slug, self.values, self.action)
+        self.record, self.sealed_by_parent = opening.record(slug, self.values, self.action)
         self.journal = self.record.journal
         self.diagnosis: Diagnosis | None = None
         self.plan: Plan | None = None
@@ -128,7 +120,7 @@ class Run:
 
     @_recorded
     def _open(self) -> None:
-        _quiet_errors()
+        opening.quiet_errors()
         self._start_lab_incident()
         self.target = targets.resolve(self.values["target"])
         self.identity = self.target.identity()
@@ -213,7 +205,7 @@ class Run:
         """Show how it stands at this moment; in JupyterLab with a switch that looks again every few seconds.  The first look is journaled."""
         first = self._look()
         self.journal.append("watched", {"says": first.text[:_WATCHED]})
-        if interactive():
+        if opening.interactive():
             from mend.notebook import widgets
 
             capture.display(first)
@@ -324,7 +316,7 @@ class Run:
             self._write(how="command")
         elif approved:
             self._write(how="parameter")
-        elif interactive():
+        elif opening.interactive():
             self._approval_box(plan)
         else:
             self.outcome = "planned"
@@ -339,7 +331,7 @@ class Run:
             and not self.values["approve"]
             and plan.steps
             and self.action == "plan"
-            and not interactive()
+            and not opening.interactive()
         ):
             raise NotApproved(
                 f"dry_run is False, but no plan was approved. Nothing was changed. Review the plan above, then pass approve={plan.digest()}."
@@ -530,61 +522,9 @@ class Run:
             )
 
 
-def _action() -> archive.Action:
-    """What the command that started this kernel asked for; a notebook run by hand plans."""
-    wanted = os.environ.get("MEND_ACTION", "plan")
-    for action in get_args(archive.Action):
-        if action == wanted:
-            return cast("archive.Action", action)
-    raise InvalidParameter(
-        f"MEND_ACTION is {wanted!r}. Nothing was changed. It is one of {', '.join(get_args(archive.Action))}."
-    )
-
-
-def _say(text: str) -> None:
-    """One line for who watches, and a heartbeat for papermill."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _progress() -> Callable[[str], None]:
-    """Where a run says how it goes.
-
-    The command that started this kernel reads each batch in the journal; under plain papermill and in JupyterLab a line now and then
-    does, because each stays in the notebook.
-    """
-    if os.environ.get("MEND_RUN") and not interactive():
-        return lambda text: None if isinstance(text, Live) else _say(text)
-    return Heartbeat(_say)
-
-
 def _stale(lines: list[str]) -> PlanIsStale:
     listed = "\n  ".join(lines)
     return PlanIsStale(
         f"The database moved since the plan was made. Nothing was changed. What changed:\n  {listed}\nMake a new plan and review it.",
         differences=lines,
     )
-
-
-def _record(slug: str, values: Mapping[str, Any], action: archive.Action) -> tuple[archive.Record, bool]:
-    """The record of this run, and whether the command that started this kernel will seal it.
-
-    In JupyterLab the cells may be run again after the plan was applied: that is a run of its own.
-    """
-    if given := os.environ.get("MEND_RUN"):
-        record = archive.Record(Path(given))
-        if not record.journal.path.exists():
-            raise RunNotFound(f"MEND_RUN names {given}, which holds no journal. Nothing was changed.")
-        if not record.journal.of("apply_started"):
-            return record, not interactive()
-    return archive.create(slug, action=action, parameters=dict(values), incident=str(values.get("incident", ""))), False
-
-
-def _quiet_errors() -> None:
-    """In a notebook, show a MendError as its message, without a traceback; it still stops the run."""
-    from IPython.core.getipython import get_ipython
-
-    shell = get_ipython()
-    if shell is not None:
-        shell.set_custom_exc(
-            (MendError,), lambda _shell, _kind, error, _tb, tb_offset=None: [f"{type(error).__name__}: {error}"]
-        )
