@@ -93,6 +93,11 @@ class History:
         parents = {down for one in self.files for down in one.down}
         return tuple(sorted(set(self.revisions) - parents))
 
+    @property
+    def upgrade(self) -> str:
+        """The command that goes to the newest revision, or to all of them."""
+        return f"alembic -c {self.alembic_ini} upgrade {'heads' if len(self.heads) > 1 else 'head'}"
+
     @cached_property
     def missing_parents(self) -> dict[str, tuple[str, ...]]:
         """Revision id to the parents and dependencies that no file has: alembic dies of them with a KeyError."""

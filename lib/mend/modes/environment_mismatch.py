@@ -122,10 +122,8 @@ def plan(diagnosis: Diagnosis, *, option: str, resolve: str, revision: str, **_:
 
 
 def _next(facts: Facts, acting: bool) -> str:
-    ini = facts.past.alembic_ini
-    goal = "heads" if len(facts.past.heads) > 1 else "head"
     if acting:
-        return f"Then: alembic -c {ini} upgrade {goal}"
+        return f"Then: {facts.past.upgrade}"
     if not facts.drift.differences:
         return "Nothing differs: there is nothing to mend."
     return "Choose an option for all of them, or one for each with the parameter resolve."

@@ -135,17 +135,11 @@ def _finished(facts: Facts, repairs: Sequence[Step]) -> tuple[tuple[Step, ...], 
     if facts.others:
         why_not = f"rows are in the way of more that it makes: {'; '.join(facts.others)}; mend those too"
     if not why_not:
-        return steps, _upgrade(facts)
-    return tuple(
-        repairs
-    ), f"The key is left to the revision ({why_not}); new orphans can come in until it is made. {_upgrade(facts)}"
-
-
-def _upgrade(facts: Facts) -> str:
-    if facts.subject.facts is None:
-        return "Then: alembic upgrade head."
-    past = facts.subject.facts.past
-    return f"Then: alembic -c {past.alembic_ini} upgrade {'heads' if len(past.heads) > 1 else 'head'}."
+        return steps, f"Then: {facts.subject.upgrade}."
+    return (
+        tuple(repairs),
+        f"The key is left to the revision ({why_not}); new orphans can come in until it is made. Then: {facts.subject.upgrade}.",
+    )
 
 
 def _warnings(facts: Facts, diagnosis: Diagnosis, chosen: str) -> tuple[str, ...]:

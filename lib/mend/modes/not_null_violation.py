@@ -188,19 +188,11 @@ def _finished(facts: Facts, repaired: Callable[[int, bool], tuple[Step, ...]]) -
     safe = (*repaired(1, not making.guard), *making.guard, *again, *making.proof)
     steps, why_not = subject.finish(wanted, safe)
     if not why_not:
-        return steps, _upgrade(facts)
+        return steps, f"Then: {facts.subject.upgrade}."
     return (
         safe,
-        f"The revision is not finished here ({why_not}). {_upgrade(facts)} It finds the column NOT NULL already, and goes on.",
+        f"The revision is not finished here ({why_not}). Then: {facts.subject.upgrade}. It finds the column NOT NULL already, and goes on.",
     )
-
-
-def _upgrade(facts: Facts) -> str:
-    if facts.subject.facts is None:
-        return "Then: alembic upgrade head."
-    past = facts.subject.facts.past
-    ini = facts.subject.facts.project.alembic_ini
-    return f"Then: alembic -c {ini} upgrade {'heads' if len(past.heads) > 1 else 'head'}."
 
 
 def verify_with(made: Plan) -> Mapping[str, Any]:

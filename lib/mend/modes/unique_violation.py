@@ -7,34 +7,24 @@ contradict.  `plan` mends the rows in batches, builds the index without blocking
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mend.batches import rows
-from mend.change import weights
-from mend.constraints import deduplicate, duplicate_rows, proposals, sequences, unique_index, uniqueness
-from mend.constraints.deduplicate import COSTS, SAYS
+from mend.constraints import deduplicate, duplicate_rows, proposals, sequences, unique_index, unique_ways, uniqueness
 from mend.constraints.proposals import Objection
+from mend.constraints.unique_ways import Behind
 from mend.constraints.uniqueness import Facts
 from mend.database import names, queries
 from mend.database.catalog import Change, index_state
 from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, Refused
-from mend.plan import Choice, Plan, Statement, Step
+from mend.plan import Plan
 from mend.repairs import subject, surroundings, violations
 from mend.repairs.subject import Subject
 
 SLUG = "unique_violation"
 OPTIONS = (*deduplicate.OPTIONS, "build", "setval", "stop")
-Way = tuple[Choice, tuple[Step, ...], str]
-
-
-@dataclass(frozen=True)
-class Behind:
-    """What a plan is made from where no key is wanted, and only a sequence can be wrong."""
-
-    behind: sequences.Answer
 
 
 def diagnose(
@@ -77,7 +67,7 @@ def diagnose(
     examined = option if option in deduplicate.OPTIONS else "suffix"
     making = unique_index.making(wanted.change, live=wanted.live, keeper=wanted.keeper)
     facts = Facts(wanted, found, making, behind, examined, (), given)
-    if not _why_not(facts, examined):
+    if not unique_ways.why_not(facts, examined):
         facts = replace(facts, objections=_objections(site, wanted, found.scene, examined, mask))
     relations = [wanted.table, *(one.child for one in found.scene.references)]
     questions: tuple[Callable[[], Check], ...] = (
@@ -92,7 +82,7 @@ def diagnose(
         partial(surroundings.sessions, site, relations),
     )
     evidence = wanted.evidence() | {
-        "rows_at_most": _at_most(facts, found.scene.others),
+        "rows_at_most": unique_ways.at_most(facts, found.scene.others),
         "sequences": moved,
         "order_by": order_by,
         "suffix": suffix,
@@ -150,11 +140,6 @@ def _objections(
     return tuple(found)
 
 
-def _at_most(facts: Facts, count: int) -> int:
-    """The ceiling of a change of so many rows."""
-    return int(facts.given["at_most"]) or weights.ceiling(count)
-
-
 def plan(diagnosis: Diagnosis, *, option: str, **_: Any) -> Plan:
     """The steps of one option; without one named, of the one that loses nothing: `suffix` where its values fit, `build`, `setval`.
 
@@ -166,11 +151,11 @@ def plan(diagnosis: Diagnosis, *, option: str, **_: Any) -> Plan:
             f"option is {option!r}. Nothing was changed. Write one of {', '.join(OPTIONS)}, or leave it empty."
         )
     facts: Facts | Behind = diagnosis.facts
-    ways = [_setval(facts)]
+    ways = [unique_ways.setval(facts)]
     if isinstance(facts, Facts):
         surroundings.require_same_database(diagnosis)
-        ways = [*(_deduplicated(facts, one) for one in deduplicate.OPTIONS), _build(facts), *ways]
-    ways.append(_stop(facts))
+        ways = [*(unique_ways.deduplicated(facts, one) for one in deduplicate.OPTIONS), unique_ways.build(facts), *ways]
+    ways.append(unique_ways.stop(facts))
     chosen = option or _by_itself(facts, ways)
     choice, steps, further = next((way for way in ways if way[0].option == chosen), ways[-1])
     if option and not choice.possible:
@@ -181,115 +166,12 @@ def plan(diagnosis: Diagnosis, *, option: str, **_: Any) -> Plan:
     return Plan(SLUG, {}, diagnosis.evidence, chosen or "none", options, steps, further, tuple(unchecked))
 
 
-def _by_itself(facts: Facts | Behind, ways: Sequence[Way]) -> str:
+def _by_itself(facts: Facts | Behind, ways: Sequence[unique_ways.Way]) -> str:
     """The option that may be chosen without being named: nothing is lost by it, and there is something to do."""
     shared = isinstance(facts, Facts) and bool(facts.groups)
     left = isinstance(facts, Facts) and bool(facts.making.clear)
     needed = {"suffix": shared, "build": left, "setval": bool(facts.behind.behind) and not shared}
     return next((c.option for c, _, _ in ways if c.possible and needed.get(c.option)), "")
-
-
-def _deduplicated(facts: Facts, option: str) -> Way:
-    """One of the ways that change rows, with the key made unique behind it."""
-    if why_not := _why_not(facts, option):
-        return Choice(option, SAYS[option], COSTS[option], False, why_not), (), ""
-    if option != facts.examined:
-        return (
-            Choice(option, SAYS[option], f"{COSTS[option]}; whether its values fit is looked at when you name it"),
-            (),
-            "",
-        )
-    acts = deduplicate.acts(option, facts.found.scene, live=facts.subject.live, keeper=facts.subject.keeper)
-    try:
-        repaired = tuple(_step(facts, act) for act in acts)
-    except (Refused, InvalidParameter) as error:
-        return Choice(option, SAYS[option], COSTS[option], False, error.message), (), ""
-    return Choice(option, SAYS[option], COSTS[option]), *_finished(facts, repaired)
-
-
-def _step(facts: Facts, act: deduplicate.Act) -> Step:
-    """The step of one change of rows; what it lists first stands before its statement, to be reviewed.  Raises: Refused."""
-    own, given = facts.subject, facts.given
-    repair = replace(
-        act.repair,
-        at_most=_at_most(facts, act.rows),
-        workers=int(given["workers"]),
-        batch_ms=int(given["batch_ms"]),
-    )
-    step = rows.step(repair, says=act.says, live=own.live, keeper=own.keeper, rows_expected=act.rows)
-    listed = Statement(f"-- listed once, when the step begins\n{repair.work}")
-    return replace(step, statements=(listed, *step.statements))
-
-
-def _why_not(facts: Facts, option: str) -> str:
-    """Why an option is not possible, or ''."""
-    if not facts.groups:
-        return facts.found.sizes.why or "no two rows share a key"
-    if facts.corrupt:
-        return f"{facts.corrupt} is valid and contradicts its table, so it is corrupt: look with amcheck, and mend it by hand"
-    why_not = facts.found.scene.why_not(option) or _lacking(facts, option)
-    return why_not or (facts.against if option == facts.examined else "")
-
-
-def _lacking(facts: Facts, option: str) -> str:
-    """The privilege that is lacking, or ''."""
-    merging = option in ("merge", "keep_newest")
-    table = facts.subject.table
-    held = {row["relation"]: row for row in facts.found.privileges.to_dict("records")}
-    if facts.making.build and not held[table]["owns"]:
-        return f"the role does not own {table}, so it may not make an index on it"
-    needed = {"merge": "delete", "keep_newest": "delete", "build": ""}.get(option, "update")
-    if needed and not held[table][f"may_{needed}"]:
-        return f"the role may not {needed} rows of {table}"
-    others = [relation for relation, row in held.items() if relation != table and not row["may_update"]]
-    return f"the role may not update rows of {', '.join(str(one) for one in others)}" if merging and others else ""
-
-
-def _build(facts: Facts) -> Way:
-    says, costs = (
-        "No two rows share the key any more: make it unique",
-        "the time of an index build, which blocks nobody",
-    )
-    there = "" if facts.making.build else "it is there already"
-    shared = "rows share its key" if facts.groups else facts.found.sizes.why
-    if why_not := shared or facts.making.why_not or there or _lacking(facts, "build"):
-        return Choice("build", says, costs, False, why_not), (), ""
-    return Choice("build", says, costs), *_finished(facts, ())
-
-
-def _setval(facts: Facts | Behind) -> Way:
-    says, costs = "Move the sequence past the rows that are there", "numbers are left out; inserts wait for a moment"
-    if not facts.behind.behind:
-        return Choice("setval", says, costs, False, "no sequence is behind"), (), ""
-    return Choice("setval", says, costs), sequences.step(facts.behind.behind), _upgrade(facts)
-
-
-def _stop(facts: Facts | Behind) -> Way:
-    choice = Choice("stop", "Change nothing, and report", "the migration stays where it is")
-    if isinstance(facts, Facts) and facts.groups:
-        return choice, (), f"Name an option: {', '.join(deduplicate.OPTIONS)}."
-    return choice, (), "" if facts.behind.behind else f"No two rows share the key. {_upgrade(facts)}"
-
-
-def _finished(facts: Facts, repaired: tuple[Step, ...]) -> tuple[tuple[Step, ...], str]:
-    """What an earlier try left goes first; then the rows; then the key, amid the rest of the revision where it can be finished."""
-    making, why_not = facts.making, facts.making.why_not
-    if not why_not:
-        built, why_not = subject.finish(facts.subject, making.build)
-        if not why_not:
-            return (*making.clear, *repaired, *built), _upgrade(facts)
-    return (
-        *making.clear,
-        *repaired,
-    ), f"The key is not made here: {why_not}. {_upgrade(facts)} That makes it, and blocks writes meanwhile."
-
-
-def _upgrade(facts: Facts | Behind) -> str:
-    if isinstance(facts, Behind) or facts.subject.facts is None:
-        return "Then: alembic upgrade head."
-    past = facts.subject.facts.past
-    ini = facts.subject.facts.project.alembic_ini
-    return f"Then: alembic -c {ini} upgrade {'heads' if len(past.heads) > 1 else 'head'}."
 
 
 def verify_with(made: Plan) -> Mapping[str, Any]:

@@ -67,6 +67,11 @@ class Subject:
         }
         return found | {"objects": {**found["objects"], **about}, "wanted": {self.identity: self.definition}}
 
+    @property
+    def upgrade(self) -> str:
+        """The command that finishes the migration."""
+        return self.facts.past.upgrade if self.facts else "alembic upgrade head"
+
     def obstacle(self) -> violations.Obstacle:
         """The question whose answer must be empty before the constraint can be made.  Raises: InvalidParameter."""
         found = violations.obstacle(self.change, self.live)
