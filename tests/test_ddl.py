@@ -289,6 +289,26 @@ def test_an_index_goes_and_comes_concurrently_when_asked() -> None:
     assert ddl.inverse_of([change], concurrently=True) == ("drop index concurrently public.ix",)
 
 
+def test_an_index_over_partitions_never_goes_or_comes_concurrently() -> None:
+    change = Change("index", "app.ix", None, "CREATE INDEX ix ON ONLY app.log USING btree (id)")
+    assert ddl.forward(change, concurrently=True) == ("CREATE INDEX ix ON app.log USING btree (id)",)
+    assert ddl.inverse(change, concurrently=True) == ("drop index app.ix",)
+
+
+def test_a_function_whose_body_leans_on_a_search_path_is_made_again(conn: Connection) -> None:
+    run(
+        conn,
+        "set local search_path = app",
+        "create function app.feel() returns mood language sql as $$select 'sad'::mood$$",
+    )
+    run(conn, "reset search_path")
+    first = catalog.snapshot(conn)
+    run(conn, "drop function app.feel()")
+    changes = catalog.diff(first, catalog.snapshot(conn))
+    run(conn, *ddl.inverse_of(changes))
+    assert differences(conn, first) == ()
+
+
 @pytest.mark.parametrize("state", [" INVALID", " INVALID, ready", " INVALID, dead"])
 def test_an_invalid_index_can_be_dropped_and_replaced_but_not_made(state: str) -> None:
     assert ddl.inverse(Change("index", "public.ix", None, IX + state)) == ("drop index public.ix",)

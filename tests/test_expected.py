@@ -9,7 +9,7 @@ from pathlib import Path
 import projects
 import psycopg
 import pytest
-from mend.errors import ReplayFailed
+from mend.errors import ReplayFailed, ScratchUnavailable
 from mend.histories import history
 from mend.postgres.server import Server
 from mend.replays import expected, replay
@@ -173,6 +173,27 @@ def test_a_database_without_rows_has_everything_before_it(scratch: Scratch, tmp_
     made = expected.expected(projects.project(tmp_path / "project", chain(a=ORDERS)), [], scratch=scratch)
     assert (made.own, made.ran, ("table", "public.orders") in made.facets) == (0, ("a",), False)
     assert not any(step.own for step in made.steps)
+    assert made.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "No such file"), (b"PGDMP\x01\x0f\x00", "without -Fc"), (b"-- \xff\n", "can't decode")],
+    ids=["missing", "custom format", "not UTF-8"],
+)
+def test_a_base_that_is_no_dump_is_refused(scratch: Scratch, tmp_path: Path, content: bytes | None, says: str) -> None:
+    base = tmp_path / "base.sql"
+    if content is not None:
+        base.write_bytes(content)
+    project = projects.project(tmp_path / "project", chain(a=ORDERS))
+    with pytest.raises(ReplayFailed, match=says):
+        expected.expected(project, ["a"], scratch=scratch, base=base)
+
+
+def test_an_extension_that_scratch_lacks_asks_for_another_server(scratch: Scratch, tmp_path: Path) -> None:
+    project = projects.project(tmp_path / "project", chain(a='op.execute("create extension nowhere_to_be_had")'))
+    with pytest.raises(ScratchUnavailable, match=r"revision a, operation 1 .* `scratch =` in mend.toml"):
+        expected.expected(project, ["a"], scratch=scratch)
 
 
 def test_what_fails_is_named_by_revision_and_operation_and_the_way_out_is_said(

@@ -101,3 +101,13 @@ def test_what_the_repository_configures_is_not_run(repository: Path, tmp_path: P
     run(repository, "config", "log.showSignature", "true")
     assert git.look([repository], ["zz"]).of("a1")
     assert not touched.exists()
+
+
+def test_the_same_migration_is_known_by_what_upgrade_does() -> None:
+    body = "def upgrade():\n    op.add_column('t', c)\n"
+    assert git.does_the_same(
+        revision("b1", "a1").split("def upgrade")[0] + body,
+        body.replace("'", '"') + "# tidied\n\ndef downgrade(): pass\n",
+    )
+    assert not git.does_the_same(body, body.replace("'t'", "'u'"))
+    assert not git.does_the_same(body, "<<<<<<<")

@@ -72,10 +72,11 @@ def test_a_dependency_counts_as_an_ancestor_also_by_its_label(tmp_path: Path) ->
         (revision("b" * 33, "a1"), "33 characters", "b" * 33),
         (revision("a1", None), "2 files have this id", "a1"),
         ("import os\n", "no revision id", ""),
+        ("x = 1\0\n", "syntax error in line", ""),
         (revision("b1", "a1").replace("revision = 'b1'", "revision = 'b' + str(1)"), "revision is computed", ""),
         (revision("b1", "a1").split("def upgrade")[0], "no upgrade()", "b1"),
     ],
-    ids=["syntax", "merge marker", "missing parent", "long id", "duplicate id", "no id", "computed", "no upgrade"],
+    ids=["syntax", "merge marker", "missing parent", "long id", "duplicate id", "no id", "null byte", "computed", "no upgrade"],
 )  # fmt: skip
 def test_a_broken_file_is_reported_and_the_others_are_read(
     tmp_path: Path, text: str, problem: str, revision_id: str
@@ -84,6 +85,7 @@ def test_a_broken_file_is_reported_and_the_others_are_read(
     broken = [one for one in found.broken if one.path.name == "second.py"]
     assert len(broken) == 1
     assert problem in broken[0].problem
+    assert "None" not in broken[0].problem
     assert broken[0].id == revision_id
     assert "a1" in found.revisions
 
@@ -94,6 +96,22 @@ def test_a_file_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     found = history.read(project.alembic_ini)
     assert [(one.id, one.problem) for one in found.broken] == [("b1", found.broken[0].problem)]
     assert "not UTF-8" in found.broken[0].problem
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\xef\xbb\xbf" + revision("b1", "a1").encode(),
+        b"# -*- coding: latin-1 -*-\n# \xe9\n" + revision("b1", "a1").encode(),
+        revision("b1", "a1").replace("\n", "\r\n").encode(),
+    ],
+    ids=["byte order mark", "declared encoding", "CRLF"],
+)
+def test_what_python_can_read_is_not_broken(tmp_path: Path, raw: bytes) -> None:
+    project = projects.project(tmp_path, {"a": revision("a1", None)})
+    (tmp_path / "migrations/versions/b.py").write_bytes(raw)
+    found = history.read(project.alembic_ini)
+    assert (found.broken, found.heads) == ((), ("b1",))
 
 
 def test_a_cycle_ends(tmp_path: Path) -> None:

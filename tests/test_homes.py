@@ -31,7 +31,7 @@ def test_every_mode_has_every_home_under_the_same_name() -> None:
     assert runbooks == set(parameters.slugs()), "the package reads other notebooks than the checkout's"
     assert runbooks <= set(MODES)
     assert _slugs("lib/mend/modes/*.py") == runbooks
-    assert _slugs("lib/mend/lab/*.py", but=("bench", "sessions")) == runbooks
+    assert _slugs("lib/mend/lab/*.py", but=("bench", "dropped_notes", "sessions")) == runbooks
     assert _slugs("tests/modes/test_*.py") == runbooks
     assert {match["slug"] for match in homes.README_ROW.finditer((ROOT / "README.md").read_text())} == runbooks
     folders = {path.parent.name for path in ROOT.glob("lib/mend/sql/*/*.sql")}

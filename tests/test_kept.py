@@ -17,6 +17,7 @@ from mend.database import catalog, names
 from mend.database.catalog import Change
 from mend.errors import NotInvertible
 from mend.plan import Statement
+from mend.record import ledger
 from psycopg import sql
 
 Live = dict[tuple[str, str], str]
@@ -36,7 +37,8 @@ COLUMN = Change("column", "public.t.v", None, "numeric(10,2)")
 @pytest.fixture
 def conn(database: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database.replace("+psycopg", "")) as conn:
-        conn.execute("create schema mend; comment on schema mend is 'mend: x'")
+        for text in ledger.schema_statements("mend"):
+            conn.execute(text.encode())
         yield conn
 
 

@@ -98,7 +98,7 @@ def test_a_mode_reaches_no_other_mode_and_nothing_that_acts_or_draws(mode: str) 
     ("room", "by"),
     [
         ("command.cli", {"__main__"}),
-        ("command.commands", {"command.cli", "command.demo"}),
+        ("command.commands", {"command.cli", "command.demo", "command.rescue"}),
         ("runbook", set()),
         ("notebook.widgets", {"runbook"}),
         ("execution.execute", {"runbook"}),

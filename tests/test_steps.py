@@ -617,3 +617,10 @@ def test_every_statement_of_a_plan_survives_the_percent_signs_of_its_names(conn:
         for statement in steps[0].statements:
             ours.exec_driver_sql(statement.sql.replace("%", "%%"))
     assert ("column", 'app."It\'s 100%"."c.%s"') not in facets(conn)
+
+
+def test_an_index_over_partitions_is_dropped_as_postgresql_allows() -> None:
+    made = Change("index", "app.ix", None, "CREATE INDEX ix ON ONLY app.log USING btree (id)")
+    live = {("index", "app.ix"): str(made.after), ("table", "app.log"): "permanent partition by RANGE (at)"}
+    (step,) = take_back([("", [made])], says="Take it back", live=live, keeper=Keeper("mend", "k"))
+    assert [one.sql for one in step.statements] == ["drop index app.ix"]

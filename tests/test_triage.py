@@ -171,7 +171,7 @@ WORDINGS = [
     (
         '  File "/p/versions/ab12ab12ab12_x.py", line 9, in downgrade\n    raise NotImplementedError()\nNotImplementedError\n',
         "rollback_failure",
-        {"revision": "ab12ab12ab12"},
+        {},
     ),
     ("AttributeError: module 'ab_py' has no attribute 'downgrade'", "rollback_failure", {}),
     (
@@ -184,8 +184,24 @@ WORDINGS = [
         "version_skew",
         {"columns": "phone", "table": "users"},
     ),
+    (
+        "INFO  [alembic.runtime.migration] Generating static SQL\nBEGIN;\n\nALTER TABLE orders DROP COLUMN note;\n\nCOMMIT;",
+        "data_loss",
+        {"table": "orders"},
+    ),
+    ("migrations/20.sql:4:1: warning: ban-drop-column: Dropping a column may break existing clients.", "data_loss", {}),
     ('ERROR:  relation "carts" does not exist at character 15', "version_skew", {"table": "carts"}),
     ("ERROR:  cached plan must not change result type", "version_skew", {}),
+    (
+        'ERROR:  null value in column "language" of relation "users" violates not-null constraint\nSTATEMENT:  INSERT INTO users (email, phone) VALUES ($1, $2)',
+        "version_skew",
+        {"columns": "language", "table": "users"},
+    ),
+    (
+        'ERROR:  null value in column "email" of relation "users" violates not-null constraint\nSTATEMENT:  INSERT INTO users (email, phone) VALUES ($1, $2)',
+        "not_null_violation",
+        {"columns": "email", "table": "users"},
+    ),
     (
         "asyncpg.exceptions.InvalidCachedStatementError: cached statement plan is invalid due to a database schema or configuration change",
         "version_skew",
@@ -359,9 +375,21 @@ def test_the_revision_is_the_last_one_that_ran() -> None:
     assert best(text).parameters["revision"] == "00ff00ff00ff"
 
 
-def test_the_revision_of_a_downgrade_is_the_one_that_is_taken_back() -> None:
+def test_the_revision_of_a_downgrade_is_where_it_was_to_go() -> None:
     text = "INFO  [alembic.runtime.migration] Running downgrade ae1027a6acf -> 1975ea83b712, x\nERROR:  cannot drop type mood because other objects depend on it"
-    assert best(text).parameters["revision"] == "ae1027a6acf"
+    assert best(text).parameters["revision"] == "1975ea83b712"
+    command = "$ alembic -c alembic.ini downgrade base\n"
+    assert best(command + text).parameters["revision"] == "base"
+    assert "revision" not in best(command.replace("base", "-1") + text).parameters
+
+
+def test_a_type_that_is_there_after_a_downgrade_was_left_behind_by_it() -> None:
+    runs = [
+        f"INFO  [alembic.runtime.migration] Running {run}, x\n"
+        for run in ("upgrade a1 -> b1", "downgrade b1 -> a1", "upgrade a1 -> b1")
+    ]
+    assert slugs("".join(runs) + 'ERROR:  type "mood" already exists')[:2] == ["rollback_failure", "failed_migration"]
+    assert slugs(runs[2] + 'ERROR:  type "mood" already exists')[:2] == ["failed_migration", "rollback_failure"]
 
 
 def test_any_error_in_a_downgrade_is_a_rollback_failure_too() -> None:
@@ -369,8 +397,9 @@ def test_any_error_in_a_downgrade_is_a_rollback_failure_too() -> None:
     assert set(slugs(text)) == {"rollback_failure", "not_null_violation"}
 
 
-def test_a_runbook_that_is_not_there_is_named_and_said_to_be_missing() -> None:
+def test_a_runbook_that_is_not_there_is_named_and_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "ERROR:  cannot drop table users because other objects depend on it"
+    monkeypatch.setattr(parameters, "slugs", lambda: ("failed_migration",))
     finding = next(f for f in triage.triage(text) if f.slug not in parameters.slugs())
     assert (finding.slug, finding.command) == ("rollback_failure", "(no runbook yet)")
 

@@ -15,7 +15,7 @@ from mend.journal import canonical, sha256
 DIGEST_LENGTH = 16  # hex digits: 64 bits, short enough to be read aloud on a call
 
 StepKind = Literal[
-    "sql", "upgrade", "file", "invalid_index", "backfill", "restore", "end_backend", "rollback_prepared", "wait"
+    "sql", "upgrade", "file", "invalid_index", "backfill", "restore", "end_backend", "rollback_prepared", "wait", "recover"
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fix_runs import Desk, Look, Ran
+from fix_runs import Desk, Look, Ran, options
 from fix_shop import Broken
 from mend.database import target
 from mend.diagnosis import Site
@@ -76,6 +76,32 @@ def test_a_healthy_shop_differs_in_nothing(desk: Desk, healthy: Broken) -> None:
     assert ran.code == 0, ran.err
 
 
+# --- a database that several projects share -----------------------------------------------------------------------------
+
+
+def test_what_another_project_has_beside_this_one_is_no_difference_and_is_not_taken_back(
+    desk: Desk, healthy: Broken
+) -> None:
+    """alembic#710, #1495: a version table for each project, in a schema of its own or in the same one."""
+    look = Look(healthy.url)
+    look.execute(
+        'create schema "Billing.x"', 'create table "Billing.x".alembic_version (version_num varchar(32) primary key)',
+        'create table "Billing.x".invoices (id integer primary key references public.customers, note text default 0)',
+        'grant usage on schema "Billing.x" to public', 'comment on column "Billing.x".invoices.note is $$their own$$',
+        'alter default privileges in schema "Billing.x" grant select on tables to public',
+        "create table alembic_version_reports (version_num varchar(32) primary key)",
+    )  # fmt: skip
+    ran = desk.here("plan", SLUG, *options(healthy))
+    assert ran.document["differences"] == []
+    assert "Billing.x" in ran.check("differences")["says"]
+    look.execute("create table reports (id integer)")
+    refused = desk.here("plan", SLUG, *options(healthy, option="revert"))
+    assert refused.code == 3, refused.err
+    assert "alembic_version_reports" in refused.err
+    chosen = desk.here("plan", SLUG, *options(healthy, resolve="public.reports=revert"))
+    assert len(chosen.document["plan"]["steps"]) == 1, chosen.err
+
+
 # --- drifted ------------------------------------------------------------------------------------------------------------
 
 
@@ -106,6 +132,18 @@ def test_what_differs_is_made_as_the_history_makes_it_and_comes_back(desk: Desk,
     undone = desk.here("undo", applied.run_id)
     assert undone.code == 0, undone.err
     assert (look.rows(), look.catalog(), look.version()) == (rows, catalog, version)
+
+
+def test_a_repair_after_which_something_else_differs_is_not_called_done(desk: Desk, drifted: Broken) -> None:
+    """A table that comes back gets what default privileges give now; the history gave nothing."""
+    look = Look(drifted.url)
+    look.execute(
+        "create table by_hand (id integer)", "drop table order_items cascade",
+        "alter default privileges in schema public grant select on tables to public",
+    )  # fmt: skip
+    applied = desk.apply(desk.plan(drifted, resolve="public.order_items=revert; table public.by_hand=revert"))
+    assert applied.code == 1, applied.err
+    assert "grant table public.order_items to public has come to differ" in applied.err
 
 
 def test_each_difference_gets_what_was_chosen_for_it(desk: Desk, drifted: Broken) -> None:

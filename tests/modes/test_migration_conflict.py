@@ -318,6 +318,12 @@ def test_three_heads_are_merged_at_once(case: Make) -> None:
     assert len(made.look.version()) == 1
 
 
+def test_a_message_that_breaks_the_file_is_refused(case: Make) -> None:
+    made = case({"a": BASE, "b": adds("b1", "a1", "email"), "c": adds("c1", "a1", "phone")})
+    made.at("b1", sql=USERS + "; alter table users add email integer")
+    assert "syntax error" in made.plan(message='say """ who').options["merge"]
+
+
 def test_a_merge_is_not_proposed_for_heads_that_are_meant(case: Make) -> None:
     label = "branch_labels = ('reports',)"
     made = case(
@@ -454,6 +460,48 @@ def test_an_id_that_was_another_migration_before_is_said(case: Make) -> None:
     assert "environment_mismatch" in ran.document["plan"]["next"]
 
 
+def test_a_file_that_was_only_moved_and_tidied_is_the_same_migration(case: Make) -> None:
+    made = case({"a": BASE, "b": adds("b1", "a1", "email")})
+    made.git("init", "-q")
+    made.commit("first")
+    made.git("mv", "migrations/versions/b.py", "migrations/versions/2026_b.py")
+    made.commit("names with dates")
+    moved = made.versions / "2026_b.py"
+    moved.write_text(adds("b1", "a1", "email").replace("sa.Integer", "sa.Integer()"))
+    made.commit("tidied")
+    made.at("b1", sql=USERS + "; alter table users add email integer")
+    ran = made.plan()
+    assert ran.code == 0, ran.check("git")
+
+
+def test_a_file_that_would_not_come_back_byte_by_byte_is_left_to_the_operator(case: Make) -> None:
+    made = case({"a": BASE, "c": adds("c1", "b1", "phone")})
+    text = "# -*- coding: latin-1 -*-\n# caf\u00e9\n" + adds("b1", "a1", "email")
+    (made.versions / "b.py").write_bytes(text.encode("latin-1"))
+    made.git("init", "-q")
+    made.commit("first")
+    (made.versions / "b.py").unlink()
+    made.at("c1", sql=USERS + "; alter table users add email integer, add phone integer")
+    assert "not UTF-8" in made.plan().options["restore"]
+
+
+def test_one_of_two_lost_files_comes_back_where_git_has_no_more(case: Make) -> None:
+    """What is still missing then was missing before: the repair did what it said."""
+    made = case(
+        {"a": BASE, "c": adds("c1", "b1", "phone"), "d": adds("d1", "c1", "x").replace("'c1'", "('c1', 'never1')")}
+    )
+    (made.versions / "b.py").write_text(adds("b1", "a1", "email"))
+    made.git("init", "-q")
+    made.commit("first")
+    (made.versions / "b.py").unlink()
+    made.at("c1", sql=USERS + "; alter table users add email integer, add phone integer")
+    planned = made.plan()
+    assert planned.document["plan"]["chosen"] == "restore", planned.err
+    applied = made.desk.apply(planned)
+    assert applied.code == 0, applied.err
+    assert (made.versions / "b.py").exists()
+
+
 def test_two_files_with_one_id_the_one_that_nobody_has_gets_another(case: Make) -> None:
     dates = {name: f"Create Date: 2026-01-0{n} 10:00:00" for n, name in enumerate("bc", 1)}
     made = case(
@@ -483,15 +531,16 @@ def test_which_of_two_files_with_one_id_ran_here_is_for_the_operator_to_say(case
 
 def test_an_id_too_long_for_the_version_table_is_shortened_with_what_comes_after_it(case: Make) -> None:
     long = "b" * 33
-    made = case({"a": BASE, "b": adds(long, "a1", "email"), "c": adds("c1", long, "phone")})
+    leans = revision("d1", None, head=f"depends_on = ({long!r},)")
+    made = case({"a": BASE, "b": adds(long, "a1", "email"), "c": adds("c1", long, "phone"), "d": leans})
     made.at("a1", sql=USERS)
     planned = made.plan(option="rename")
     assert "32 characters" in planned.check("graph")["says"]
     assert planned.check("version_tables")["verdict"] == "found"
-    assert len(planned.document["plan"]["steps"]) == 2
+    assert len(planned.document["plan"]["steps"]) == 3
     made.carry_out(planned)
-    assert made.alembic("upgrade", "head").returncode == 0
-    assert made.look.version() == ["c1"]
+    assert made.alembic("upgrade", "heads").returncode == 0
+    assert made.look.version() == ["c1", "d1"]
 
 
 def test_a_long_id_is_no_finding_where_the_version_table_is_wide(case: Make) -> None:

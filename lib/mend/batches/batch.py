@@ -13,7 +13,7 @@ from psycopg import sql as pgsql
 
 from mend.batches import repair
 from mend.batches.repair import Repair
-from mend.change import kept
+from mend.change import kept, manifest
 from mend.change.act import literal
 from mend.plan import Step
 
@@ -113,6 +113,21 @@ def opening(job: Job) -> tuple[str, ...]:
         "at text[], state text not null default 'open', rows int8 not null default 0, batches int8 not null default 0)",
         *(f"comment on table {job.table(what)} is {literal(_said(job, what))}" for what in [*_SAID, *work]),
         *(f"revoke all on table {job.table(what)} from public" for what in [*_SAID, *work]),
+    )
+
+
+def noted(job: Job) -> tuple[str, ...]:
+    """The lines of the manifest for the job's tables: what they belong to, and until when they stay."""
+    whats = [*_SAID, *(["work"] if job.repair.work else [])]
+    return tuple(
+        manifest.listed(
+            job.schema,
+            f"{what}_{job.repair.job}",
+            source=job.repair.table,
+            table=job.repair.table,
+            days=kept.EXPIRY_DAYS,
+        ).sql
+        for what in whats
     )
 
 

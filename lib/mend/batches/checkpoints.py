@@ -114,7 +114,7 @@ def relations(conn: Connection, job: Job) -> tuple[Relation, ...]:
 
 def make(conn: Connection, job: Job) -> None:
     """Make the job's tables and the ranges of its first pass; the caller's transaction makes it all or nothing."""
-    for text in batch.opening(job):
+    for text in (*batch.opening(job), *batch.noted(job)):
         send(conn, text)
     values = f"0, 0, {literal(job.repair.table)}, {array([_mark(job)])}"
     send(conn, f"insert into {job.table('range')} (n, pass, relation, lo) values ({values})")

@@ -136,7 +136,16 @@ def constrained(change: Change, head: str, name: str) -> tuple[Act, ...]:
     )
 
 
+_ON_ONLY = re.compile(r"^(CREATE (?:UNIQUE )?INDEX (?:\"(?:[^\"]|\"\")*\"|\S+) ON) ONLY ")
+
+
+def over_partitions(definition: str) -> bool:
+    """Whether an index is that of a partitioned table, which is neither built nor dropped concurrently: pg_get_indexdef prints ON ONLY."""
+    return bool(_ON_ONLY.match(definition))
+
+
 def index(change: Change, concurrently: bool) -> tuple[Act, ...]:
+    concurrently &= not over_partitions(change.after or change.before or "")
     drop = f"drop index {'concurrently ' if concurrently else ''}{change.identity}"
     if change.after is None:
         return acted(change, Phase.DROP, drop)
@@ -146,8 +155,7 @@ def index(change: Change, concurrently: bool) -> tuple[Act, ...]:
     elif state:
         raise refuse(change, "an index cannot be made INVALID on purpose")
     else:
-        # pg_get_indexdef prints ON ONLY for every index of a partitioned table; with ONLY it would stay INVALID
-        create = re.sub(r"^(CREATE (?:UNIQUE )?INDEX (?:\"(?:[^\"]|\"\")*\"|\S+) ON) ONLY ", r"\1 ", definition)
+        create = _ON_ONLY.sub(r"\1 ", definition)  # with ONLY it would stay INVALID
     if concurrently:
         create = re.sub(r"^CREATE (UNIQUE )?INDEX ", r"CREATE \1INDEX CONCURRENTLY ", create)
     return made(change, create=create, drop=drop)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from psycopg import sql as pgsql
 
-from mend.change import ddl
+from mend.change import ddl, manifest
 from mend.database import names
 from mend.database.catalog import Change
 from mend.errors import NotInvertible
@@ -27,11 +27,18 @@ Facets = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Keeper:
-    """Where the content is kept that a way back would lose, and the primary keys that tell its rows apart."""
+    """Where the content is kept that a way back would lose, and the primary keys that tell its rows apart.
+
+    ``revision`` and ``days`` are noted with each copy: what it was made for, and how long it is to stay.  ``locked``: by table, the lock
+    that is taken before the copy where that is not SHARE ROW EXCLUSIVE.
+    """
 
     schema: str
     key: str
     primary_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    revision: str = ""
+    days: int = EXPIRY_DAYS
+    locked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,15 +83,15 @@ def keepings(changes: Sequence[Change], *, keeper: Keeper, purpose: str, content
     keys = {**keeper.primary_keys, **primary_keys(content)}
     found = []
     for lost in ddl.losses(changes):
-        change, key = by_identity[lost], f"{keeper.key}{purpose}"
+        change, own = by_identity[lost], replace(keeper, key=f"{keeper.key}{purpose}")
         if change.kind == "foreign_table" or (change.kind == "table" and " partition by " in str(change.after)):
             continue  # the rows are elsewhere: on another server, in the partitions
         if names.parent(lost) in moved:
             continue  # ATTACH and DETACH hide columns behind the parent's, and show them again
         if change.kind == "table":
-            found.append(table(keeper.schema, key, lost, content=content))
+            found.append(table(own, lost, content=content))
         elif not _fits_or_fails(change, keys):
-            found.append(column(keeper.schema, key, change, primary_key=_told_apart(change, keys), content=content))
+            found.append(column(own, change, primary_key=_told_apart(change, keys), content=content))
     return found
 
 
@@ -109,13 +116,14 @@ def _told_apart(change: Change, keys: Mapping[str, tuple[str, ...]]) -> tuple[st
     return keys[owner]
 
 
-def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...], content: Facets) -> Keeping:
+def column(keeper: Keeper, change: Change, *, primary_key: tuple[str, ...], content: Facets) -> Keeping:
     """Keep the values of a column (``public.t.c``) beside the primary key (quoted column names).
 
     ``change``: how the column came to be as it is; where it has a ``before``, the loss is one of type and not of the column.
     """
     owner, name = names.parent(change.identity), names.last(change.identity)
-    place, definition = _name(schema, key, change.identity), change.after or ""
+    copy, definition = Copy(keeper, change.identity, owner), change.after or ""
+    place = copy.place
     types = {one: content.get(("column", f"{owner}.{one}"), "") for one in primary_key}
     keys = ", ".join(f"{as_kept(one, types[one])} as {one}" for one in primary_key)
     same = " and ".join(f"{as_kept(f't.{one}', types[one])} = k.{one}" for one in primary_key)
@@ -123,9 +131,8 @@ def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...
     filled = ("default", change.identity) in content and change.before is None
     some = "" if filled else f" where {as_kept(name, definition)} is not null"
     keep = (
-        *_alone_with(owner, content),
-        Statement(f"create table {place} as select {keys}, {as_kept(name, definition)} as {name} from {owner}{some}"),
-        _comment(place, change.identity),
+        *alone_with(owner, content, keeper),
+        *copy.made(f"select {keys}, {as_kept(name, definition)} as {name} from {owner}{some}"),
     )
     value = as_restored(f"k.{name}", definition)
     if change.before is not None:
@@ -133,22 +140,25 @@ def column(schema: str, key: str, change: Change, *, primary_key: tuple[str, ...
         note = (
             Statement(f"alter table {place} add column made text, add column changed boolean not null default false"),
             Statement(f"update {place} as k set made = {made} from {owner} as t where {same}"),
+            copy.noted(),
         )
         compare = (
-            *_alone_with(owner, content),
+            *copy.compared(),
+            *alone_with(owner, content, keeper),
             Statement(
                 f"update {place} as k set changed = true from {owner} as t where {same} and {made} is distinct from k.made"
             ),
         )
         back = Statement(f"update {owner} as t set {name} = {value} from {place} as k where {same} and not k.changed")
-        return Keeping(keep, note, compare, _quietly(owner, content, (back,)))
+        return Keeping(keep, note, compare, quietly(owner, content, (back,)), (copy.given_back(),))
     back = Statement(f"update {owner} as t set {name} = {value} from {place} as k where {same}")
-    restore = _quietly(owner, content, _as_given(owner, name, definition, (back,)))
-    positions, finish = _positions(schema, key, owner, [name], content)
-    return Keeping(keep + positions, restore=restore, finish=finish)
+    restore = quietly(owner, content, _as_given(owner, name, definition, (back,)))
+    positions, finish = _positions(keeper, owner, [name], content)
+    keep += (copy.noted(), *positions)
+    return Keeping(keep, compare=copy.compared(), restore=restore, finish=(*finish, copy.given_back()))
 
 
-def table(schema: str, key: str, identity: str, *, content: Facets) -> Keeping:
+def table(keeper: Keeper, identity: str, *, content: Facets) -> Keeping:
     """Keep every row of a table (``public.t``), and how far its sequences are.
 
     Raises: NotInvertible where its columns are not known.
@@ -157,20 +167,30 @@ def table(schema: str, key: str, identity: str, *, content: Facets) -> Keeping:
     if not columns:
         raise NotInvertible(f"the columns of {identity} are not known, so its rows could not be kept")
     stored = [name for name, definition in columns.items() if " generated always as (" not in definition]
-    place, own = _name(schema, key, identity), ", ".join(stored)
+    copy, own = Copy(keeper, identity, identity), ", ".join(stored)
     copies = ", ".join(f"{as_kept(name, columns[name])} as {name}" for name in stored)
     values = ", ".join(as_restored(name, columns[name]) for name in stored)
-    positions, finish = _positions(schema, key, identity, columns, content)
+    positions, finish = _positions(keeper, identity, columns, content)
     return Keeping(
         keep=(
-            *_alone_with(identity, content),
-            Statement(f"create table {place} as select {copies} from only {identity}"),
-            _comment(place, identity),
+            *alone_with(identity, content, keeper),
+            *copy.made(f"select {copies} from only {identity}"),
+            copy.noted(),
             *positions,
         ),
-        restore=(Statement(f"insert into {identity} ({own}) overriding system value select {values} from {place}"),),
-        finish=finish,
+        compare=copy.compared(),
+        restore=(
+            Statement(f"insert into {identity} ({own}) overriding system value select {values} from {copy.place}"),
+        ),
+        finish=(*finish, copy.given_back()),
     )
+
+
+def script(keeper: Keeper, what: str, texts: Sequence[str]) -> tuple[Statement, ...]:
+    """Keep SQL that makes something again, one statement a row in the order in which they run."""
+    lines = ", ".join(f"({n}, {_literal(text)})" for n, text in enumerate(texts, 1))
+    copy = Copy(keeper, f"script that makes {what} again", "", holds="")
+    return (*copy.made(f"select * from (values {lines}) as script (line, statement)"), copy.noted())
 
 
 def columns_of(identity: str, content: Facets) -> dict[str, str]:
@@ -189,14 +209,54 @@ def columns_of(identity: str, content: Facets) -> dict[str, str]:
     return found | own
 
 
-def _alone_with(owner: str, content: Facets) -> tuple[Statement, ...]:
+@dataclass(frozen=True)
+class Copy:
+    """One copy in schema ``mend``: of which object, in which table; its name is new for every plan, for the same column may be kept many times."""
+
+    keeper: Keeper
+    source: str
+    table: str
+    holds: str = "values of "
+
+    @property
+    def name(self) -> str:
+        return f"kept_{sha256(f'{self.keeper.key} {self.source}')[:16]}"
+
+    @property
+    def place(self) -> str:
+        return pgsql.Identifier(self.keeper.schema, self.name).as_string(None)
+
+    def made(self, select: str) -> tuple[Statement, ...]:
+        """Made, marked, and closed to others whatever default privileges there are."""
+        says = f"mend: {self.holds}{self.source}; expires {self.keeper.days} days after the run"
+        return (
+            Statement(f"create table {self.place} as {select}"),
+            Statement(f"comment on table {self.place} is {_literal(says)}"),
+            Statement(f"revoke all on table {self.place} from public"),
+        )
+
+    def noted(self) -> Statement:
+        keeper = self.keeper
+        return manifest.note(
+            keeper.schema, self.name, source=self.source, table=self.table, revision=keeper.revision, days=keeper.days
+        )
+
+    def compared(self) -> tuple[Statement, ...]:
+        return manifest.compared(self.keeper.schema, self.name)
+
+    def given_back(self) -> Statement:
+        return manifest.given_back(self.keeper.schema, self.name)
+
+
+def alone_with(owner: str, content: Facets, keeper: Keeper) -> tuple[Statement, ...]:
     """Nobody writes between the copy and the loss; and a policy hides no row: the statement fails rather."""
     forced = "forced" in content.get(("row_security", owner), "")
     texts = ("set local row_security = off",) if forced else ()
-    return tuple(Statement(text) for text in (*texts, f"lock table {owner} in share row exclusive mode"))
+    mode = keeper.locked.get(owner, "share row exclusive")
+    return tuple(Statement(text) for text in (*texts, f"lock table {owner} in {mode} mode"))
 
 
-def _quietly(owner: str, content: Facets, statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
+def quietly(owner: str, content: Facets, statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
     """The table's own triggers stay out of what is only put back."""
     triggers = [one for kind, one in content if kind == "trigger" and names.parent(one) == owner]
     fires = {one: content.get(("trigger_state", one), "enabled") for one in triggers}
@@ -221,7 +281,7 @@ def _as_given(owner: str, name: str, definition: str, statements: tuple[Statemen
 
 
 def _positions(
-    schema: str, key: str, owner: str, columns: Iterable[str], content: Facets
+    keeper: Keeper, owner: str, columns: Iterable[str], content: Facets
 ) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
     """How far the sequences are that go with these columns: to keep, and to set again once they exist."""
     owned = {definition for (kind, _), definition in content.items() if kind == "sequence_owner"}
@@ -230,7 +290,7 @@ def _positions(
     ]
     if not counted:
         return (), ()
-    place = _name(schema, key, f"{owner} {' '.join(counted)} position")
+    copy = Copy(keeper, f"{owner} {' '.join(counted)} position", owner)
     sequences = {
         c: f"cast(pg_get_serial_sequence({_literal(owner)}, {_literal(names.unquoted(c))}) as regclass)"
         for c in counted
@@ -241,11 +301,11 @@ def _positions(
     )
     finish = (
         Statement(
-            f"select setval({sequence}, position) from {place} where name = {_literal(c)} and position is not null"
+            f"select setval({sequence}, position) from {copy.place} where name = {_literal(c)} and position is not null"
         )
         for c, sequence in sequences.items()
     )
-    return (Statement(f"create table {place} as {lines}"), _comment(place, f"{owner} (sequences)")), tuple(finish)
+    return (*copy.made(lines), copy.noted()), (*finish, copy.given_back())
 
 
 def type_of(definition: str) -> str:
@@ -253,29 +313,18 @@ def type_of(definition: str) -> str:
     return re.split(r" collate | generated ", definition)[0]
 
 
-def _is_own(definition: str) -> bool:
+def is_own(definition: str) -> bool:
     """Whether the type is the user's or an extension's: those are qualified, PostgreSQL's are not."""
     return len(names.split(type_of(definition))) > 1
 
 
 def as_kept(value: str, definition: str) -> str:
-    return f"cast({value} as text)" if _is_own(definition) else value
+    return f"cast({value} as text)" if is_own(definition) else value
 
 
 def as_restored(value: str, definition: str) -> str:
-    return f"cast({value} as {type_of(definition)})" if _is_own(definition) else value
+    return f"cast({value} as {type_of(definition)})" if is_own(definition) else value
 
 
 def _literal(text: str) -> str:
     return pgsql.Literal(text).as_string(None)
-
-
-def _name(schema: str, key: str, identity: str) -> str:
-    """A name that is new for every plan: the same column may be kept many times."""
-    return pgsql.Identifier(schema, f"kept_{sha256(f'{key} {identity}')[:16]}").as_string(None)
-
-
-def _comment(kept: str, identity: str) -> Statement:
-    return Statement(
-        f"comment on table {kept} is {_literal(f'mend: values of {identity}; expires {EXPIRY_DAYS} days after the run')}"
-    )

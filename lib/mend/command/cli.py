@@ -21,6 +21,12 @@ app = typer.Typer(
 )
 lab = typer.Typer(help="The practice database on this machine.", rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(lab, name="lab")
+rescue = typer.Typer(
+    help="What mend keeps in a target's schema mend: copies of what was dropped, images of changed rows.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(rescue, name="rescue")
 
 _PAIR = "\x1f"  # between NAME and VALUE of -p once they are one word; no shell lets it through by accident
 _PAIRED_COMMANDS = ("plan", "apply", "open")
@@ -259,6 +265,34 @@ def verify(
     from mend.command import archived
 
     return archived.verify(run, every=every, with_target=target, json=json)
+
+
+@rescue.command(name="list")
+def rescue_list(target: TargetName = "lab", json: Json = False) -> int:
+    """What is kept: since when, until when, of which run, and whether it is as it was written.
+
+    Exits with 2 if something has expired or was altered, else with 0.
+    """
+    from mend.command import rescue as room
+
+    return room.listed(target, json=json)
+
+
+@rescue.command(name="drop")
+def rescue_drop(
+    target: TargetName = "lab",
+    expired: Annotated[bool, typer.Option("--expired", help="What is kept beyond its time; nothing else is.")] = False,
+    incident: Incident = "",
+    approve: Annotated[
+        str, typer.Option("--approve", metavar="DIGEST", help="Digest of the plan that you reviewed.")
+    ] = "",
+    auto_approve: Annotated[bool, typer.Option("--auto-approve", help="Apply whatever the plan is.")] = False,
+    json: Json = False,
+) -> int:
+    """Plan to drop what has expired; with --approve, drop it and keep the record.  What was altered is never dropped."""
+    from mend.command import rescue as room
+
+    return room.drop(target, expired=expired, incident=incident, approve=approve, auto=auto_approve, json=json)
 
 
 @lab.command(name="list")

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from mend.conflict import walks
 from mend.conflict.walks import Trip, Walked, Walker
+from mend.database import names
 from mend.database.catalog import ROLE_KINDS, Change
 from mend.errors import ReplayFailed
 from mend.histories import graph
@@ -212,5 +213,5 @@ def lacking(expects: Facets, live: Facets, *, ignore: str) -> list[Change]:
     return [
         Change(*key, expects.get(key), live.get(key))
         for key in keys
-        if expects.get(key) != live.get(key) and key[0] not in ROLE_KINDS and not walks.of_table(ignore, key[1])
+        if expects.get(key) != live.get(key) and key[0] not in ROLE_KINDS and not names.of_version_table(ignore, key[1])
     ]

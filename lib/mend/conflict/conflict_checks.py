@@ -149,6 +149,8 @@ def git_has(facts: Facts) -> Check:
             if one.revision.id in facts.missing
             else "its id has another file now"
             if one in facts.reused
+            else "moved"
+            if one.moved
             else "deleted",
             "down_revision": ", ".join(one.revision.down),
             "how": one.how,
@@ -363,12 +365,21 @@ def unmet(chosen: str, end: str, before: Mapping[str, Any], facts: Facts) -> lis
     if chosen in ("merge", "reparent") and facts.groups and len(facts.past.heads) >= _heads_before(before):
         problems.append(f"heads still stand apart: {'; '.join(', '.join(group) for group in facts.groups)}")
     if chosen in ("restore", "stub", "reparent", "rename"):
+        lacked = _lacked_before(before)
         problems += [
-            f"{child} still needs {', '.join(p)}"
+            f"{child} needs {', '.join(p)}, which no file has"
             for child, p in facts.past.missing_parents.items()
-            if chosen == "restore"
+            if set(p) - lacked
         ]
+        if chosen in ("restore", "stub") and lacked and lacked <= set(facts.missing):
+            problems.append(f"no file of {', '.join(sorted(lacked))} is there")
     return problems
+
+
+def _lacked_before(before: Mapping[str, Any]) -> set[str]:
+    """Parents and dependencies that no file had; a label counts as one."""
+    parents = {p for text in before["revisions"].values() for p in str(text).split(", ")} - {"(none)"}
+    return parents - {name.partition(" (")[0] for name in before["revisions"]}
 
 
 def _rows_of(chosen: str) -> tuple[str, ...]:

@@ -67,6 +67,10 @@ def _restore(facts: Facts) -> tuple[Step, ...]:
         if kept is None:
             continue
         path = _place(facts, kept.revision)
+        if "\ufffd" in kept.text:
+            raise NotPossible(
+                f"the file of {kept.revision.id} is not UTF-8, and would not come back byte by byte: take it from git by hand ({kept.how})"
+            )
         texts[path] = kept.text
         since = f" ({kept.how}{f', {kept.date}: {kept.subject}' if kept.subject else ''})"
         steps.append(
@@ -439,15 +443,19 @@ def _rename(facts: Facts) -> tuple[Step, ...]:
         past.revisions[old].path,
         lambda text: revision_files.with_id(text, new),
     )
-    after = [one for one in past.files if old in one.down]
+    after = [one for one in past.files if old in (*one.down, *map(past.named, one.depends_on))]
     return (_unless_applied(facts, first, [new]), *(_follow(facts, one, old, new) for one in after))
 
 
 def _follow(facts: Facts, one: Revision, old: str, new: str) -> Step:
     down = [new if p == old else p for p in one.down]
-    return _edit(
-        facts, f"Let {one.id} come after {new}", one.path, lambda text: revision_files.with_parents(text, down)
-    )
+    depends_on = [new if facts.past.named(p) == old else p for p in one.depends_on]
+
+    def change(text: str) -> str:
+        text = revision_files.with_parents(text, down) if old in one.down else text
+        return revision_files.with_dependencies(text, depends_on) if new in depends_on else text
+
+    return _edit(facts, f"Let {one.id} come after {new}", one.path, change)
 
 
 def _second(facts: Facts, revision: str) -> Revision:

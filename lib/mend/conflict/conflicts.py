@@ -111,7 +111,7 @@ class Facts:
         found = []
         for one in self.kept.kept:
             now = self.past.revisions.get(one.revision.id)
-            if now and not now.problem and now.path != one.revision.path and not _same(now, one):
+            if now and not now.problem and now.path != one.revision.path and not one.moved and not _same(now, one):
                 found.append(one)
         return tuple(found)
 
@@ -140,7 +140,7 @@ class Facts:
 
 def _same(now: history.Revision, kept: git.Kept) -> bool:
     try:
-        return now.path.read_text(encoding="utf-8").split() == kept.text.split()
+        return git.does_the_same(now.path.read_text(encoding="utf-8"), kept.text)
     except (OSError, UnicodeDecodeError):
         return False
 

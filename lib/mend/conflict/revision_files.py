@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mend.errors import ProjectBroken
+from mend.histories import history
 from mend.histories.history import History, Revision
 from mend.histories.project import Project, ask, broken
 from mend.replays.replay_cache import kept_path, read_kept, write_kept
@@ -33,9 +34,16 @@ class Draft:
 
 def with_parents(text: str, parents: Sequence[str]) -> str:
     """The text with another down_revision, in the assignment and in the docstring.  Raises: NotEditable."""
-    value = repr(parents[0]) if len(parents) == 1 else repr(tuple(parents)) if parents else "None"
-    changed = _assigned(text, "down_revision", value)
-    return _doc_line(changed, "Revises", ", ".join(parents))
+    return _doc_line(_assigned(text, "down_revision", _value(parents)), "Revises", ", ".join(parents))
+
+
+def with_dependencies(text: str, depends_on: Sequence[str]) -> str:
+    """The text with another depends_on.  Raises: NotEditable."""
+    return _assigned(text, "depends_on", _value(depends_on))
+
+
+def _value(revisions: Sequence[str]) -> str:
+    return repr(revisions[0]) if len(revisions) == 1 else repr(tuple(revisions)) if revisions else "None"
 
 
 def with_id(text: str, new: str) -> str:
@@ -86,7 +94,7 @@ def _replaced(text: str, node: ast.expr, value: str) -> str:
 def _doc_line(text: str, label: str, value: str) -> str:
     """The docstring's line, which people read and alembic does not."""
     return re.sub(
-        rf"^({label}:)[^\n]*", lambda found: f"{found[1]} {value}".rstrip(), text, count=1, flags=re.MULTILINE
+        rf"^({label}:)[^\r\n]*", lambda found: f"{found[1]} {value}".rstrip(), text, count=1, flags=re.MULTILINE
     )
 
 
@@ -131,6 +139,11 @@ def draft(
     if "text" not in made:
         raise ProjectBroken(
             "alembic made no revision file. Nothing was changed. Look at script.py.mako of the project."
+        )
+    if problem := history.parse(Path(made["path"]), made["text"].encode()).problem:
+        raise ProjectBroken(
+            f"alembic would make a revision file with a {problem}. Nothing was changed. Write the message without quotes, or look at "
+            "script.py.mako of the project."
         )
     write_kept(kept, {"modules": [], "path": made["path"], "text": made["text"], "hooks": bool(made["hooks"])})
     return Draft(Path(made["path"]), made["text"], bool(made["hooks"]))

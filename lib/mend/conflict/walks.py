@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mend.database import names
 from mend.database.catalog import SNAPSHOT_SQL, Change
 from mend.database.target import redact
 from mend.histories.history import History
@@ -68,8 +69,14 @@ class Walker:
     past: History
     overlay: Mapping[str, str | None] = field(default_factory=dict)
 
-    def walk(self, trips: Sequence[Trip], *, ready: Callable[[int], None] = lambda number: None) -> list[Walked]:
-        """Walk them one after the other; ``ready`` is called with the number of each before it begins.
+    def walk(
+        self,
+        trips: Sequence[Trip],
+        *,
+        ready: Callable[[int], None] = lambda number: None,
+        arrived: Callable[[str], None] = lambda stop: None,
+    ) -> list[Walked]:
+        """Walk them one after the other; ``ready`` is called with the number of each before it begins, ``arrived`` at each stop.
 
         Where the first does not arrive, the others are not begun.
         Raises: ProjectBroken where the project's process does not end well; an error of a revision is in the answer.
@@ -84,6 +91,8 @@ class Walker:
         def on_event(event: Event) -> None:
             if event["event"] == "walk":
                 ready(event["number"])
+            elif event["event"] == "arrived":
+                arrived(event["stop"])
 
         events = ask(self.project, request, timeout_s=TIMEOUT_S, on_event=on_event)
         if events[-1]["event"] == "error":
@@ -131,14 +140,11 @@ def _walked(events: Sequence[Event]) -> Walked:
 
 def _arrival(event: Event) -> Arrival:
     catalog = {
-        (kind, identity): text for kind, identity, text in event["rows"] if not of_table(event["table"], identity)
+        (kind, identity): text
+        for kind, identity, text in event["rows"]
+        if not names.of_version_table(event["table"], identity)
     }
     return Arrival(event["stop"], tuple(event["versions"]), catalog)
-
-
-def of_table(table: str, identity: str) -> bool:
-    """Whether an object belongs to the version table: the table, its column, its key."""
-    return any(part.strip('"') == table for part in identity.split(".")) or identity.endswith(f"{table}_pkc")
 
 
 def _as_record(one: Walked) -> dict[str, Any]:

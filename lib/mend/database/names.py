@@ -43,6 +43,16 @@ def last(identity: str) -> str:
     return split(identity)[-1]
 
 
+def of_version_table(table: str, identity: str) -> bool:
+    """Whether an object belongs to a version table of this name: the table and all that is on it, its key's index.
+
+    >>> [of_version_table("version", one) for one in ("public.version.version_num", "public.users.version")]
+    [True, False]
+    """
+    parts = split(identity)
+    return len(parts) > 1 and unquoted(pieces(parts[1])[0]) in (table, f"{table}_pkc")
+
+
 def bare(identity: str) -> str:
     """A function's identity without its arguments; any other identity as it is."""
     *holders, name = split(identity)

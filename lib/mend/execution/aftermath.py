@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from sqlalchemy import Connection
 
+from mend.change import manifest
 from mend.database import catalog
 from mend.database.target import Identity, Target
 from mend.errors import RecordDamaged, Refused, RunNotFound
@@ -53,12 +54,36 @@ def undo_plan(target: Target, identity: Identity, applied: Applied) -> Plan:
     plan = applied.plan.undone(done, evidence={"undoes": applied.run_id})
     with target.reading() as conn:
         lines = surprises(conn, plan)
+        altered = not_as_kept(conn, target.settings.schema_name, plan)
+    if altered:
+        raise Refused(
+            f"What run {applied.run_id} kept is not as it was written: {'; '.join(altered)}. Nothing was changed. What is right of it can be "
+            "taken over by hand; it is left as it is.",
+            differences=altered,
+        )
     if lines:
         raise Refused(
             f"The database is no longer as run {applied.run_id} left it. Nothing was changed. {'; '.join(lines)}. Take that back first, or mend it by hand.",
             differences=lines,
         )
     return plan
+
+
+def not_as_kept(conn: Connection, schema: str, plan: Plan) -> list[str]:
+    """One line per copy in schema ``mend`` that the plan would give back, and that is gone or does not match its manifest."""
+    names = manifest.compared_by(statement.sql for step in plan.steps for statement in step.statements)
+    known = {one.name: one for one in manifest.read(conn, schema)} if names else {}
+    found = []
+    for name in names:
+        one = known.get(name)
+        why = (
+            manifest.difference(conn, schema, one)
+            if one and one.noted
+            else "it is gone, or nobody noted what it must hold"
+        )
+        if why:
+            found.append(f"{name} ({one.source if one else 'not known'}): {why}")
+    return found
 
 
 def surprises(conn: Connection, plan: Plan) -> list[str]:

@@ -104,6 +104,8 @@ def _open_ledger(writer: Writer, plan: Plan, action: str, done: frozenset[int]) 
                     for text in ledger.schema_statements(writer.schema):
                         conn.exec_driver_sql(text)
                 _require_ours(conn, writer)
+                for text in ledger.missing_statements(conn, writer.schema):
+                    conn.exec_driver_sql(text)
                 _require_none_since(conn, writer, plan, action)
                 conn.exec_driver_sql(
                     *ledger.begin_run(

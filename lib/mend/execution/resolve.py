@@ -106,7 +106,7 @@ def outcome(target: Target, n: int, step: Step, events: Sequence[Event]) -> Outc
         return by_session(target, step)
     if step.kind == "upgrade":
         return _by_transactions(target, n, step, xids)
-    if step.kind == "sql" and step.transactional:
+    if step.kind in ("sql", "recover") and step.transactional:
         return (
             _by_transaction(target, n, step, xids[-1])
             if xids

@@ -17,6 +17,7 @@ from mend.batches import backfill, giveback
 from mend.change.writer import Writer
 from mend.errors import PreconditionFailed, StepFailed, TooManyRows
 from mend.execution import project_step, resolve, waiting
+from mend.loss import recover
 from mend.plan import Statement, Step
 from mend.queue import draining, ending
 
@@ -186,6 +187,20 @@ def _batches(writer: Writer, name: str) -> Iterator[Connection]:
         yield conn
 
 
+def _run_recover(writer: Writer, n: int, step: Step) -> int:
+    """Read a dropped column on a session that is always rolled back, keep its values by another; that one's xid is on disk before COMMIT."""
+    name, version = writer.application_name(n), writer.identity.version_num
+    with (
+        writer.target.writing(f"{name}:reading", version_num=version) as reading,
+        writer.target.writing(name, version_num=version) as conn,
+        transaction(conn, writer, idle_ms=writer.statement_timeout_ms),
+    ):
+        rows = recover.run(writer, n, step, reading, conn)
+        xid = conn.exec_driver_sql("select cast(pg_current_xact_id() as text), cast(clock_timestamp() as text)").one()
+        writer.journal.append("step_xid", {"step": n, "xid": xid[0]}, server_time=xid[1])
+    return rows
+
+
 def _run_ending(writer: Writer, n: int, step: Step) -> int:
     """End somebody's session or prepared transaction; in autocommit, so that each look at the session is a new one."""
     with writer.target.writing(writer.application_name(n), version_num=writer.identity.version_num) as conn:
@@ -204,4 +219,5 @@ _KINDS: Mapping[str, Callable[[Writer, int, Step], int]] = {
     "end_backend": _run_ending,
     "rollback_prepared": _run_ending,
     "wait": draining.run,
+    "recover": _run_recover,
 }

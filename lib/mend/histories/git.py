@@ -5,11 +5,12 @@ Run without a shell, a pager, a prompt, hooks or a fetch, and with a time limit.
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ _FORMAT = "--format=%x1e%H%x1f%cs%x1f%s"
 
 @dataclass(frozen=True)
 class Kept:
-    """One revision file as git has it, and no longer the project; ``how``: in words, since when."""
+    """One revision file as git has it, and no longer the project; ``how``: in words, since when.
+
+    ``moved``: the commit that took it away put it elsewhere.
+    """
 
     revision: history.Revision
     text: str
@@ -32,6 +36,7 @@ class Kept:
     date: str
     subject: str
     how: str
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,19 @@ class Answer:
     def of(self, revision: str) -> Kept | None:
         """The newest file of a revision id."""
         return next((one for one in self.kept if one.revision.id == revision), None)
+
+
+def does_the_same(one: str, other: str) -> bool:
+    """Whether two texts of a revision upgrade alike: formatting, comments, the graph and the way back do not count."""
+    try:
+        return _does(one) == _does(other)
+    except (SyntaxError, ValueError, RecursionError):
+        return one.split() == other.split()
+
+
+def _does(text: str) -> dict[str, list[str]]:
+    functions = [node for node in ast.parse(text.removeprefix("\ufeff")).body if isinstance(node, ast.FunctionDef)]
+    return {one.name: [ast.dump(line) for line in one.body] for one in functions if one.name != "downgrade"}
 
 
 class CannotAsk(Exception):
@@ -67,11 +85,11 @@ def look(directories: Sequence[Path], wanted: Collection[str]) -> Answer:
 
 
 def _ask(directory: Path | str, *words: str, given: bytes | None = None) -> str:
-    return _raw(directory, *words, given=given).decode("utf-8", "replace")
+    return raw(directory, *words, given=given).decode("utf-8", "replace")
 
 
-def _raw(directory: Path | str, *words: str, given: bytes | None = None) -> bytes:
-    """Raises: CannotAsk with git's own words."""
+def raw(directory: Path | str, *words: str, given: bytes | None = None) -> bytes:
+    """What git answers, as it is.  Raises: CannotAsk with git's own words."""
     program = shutil.which("git")
     if program is None:
         raise CannotAsk("git is not installed here")
@@ -118,16 +136,30 @@ def _deleted(top: str, directories: Sequence[Path]) -> Iterator[Kept]:
             "-m",
             "--no-ext-diff",
             "--no-renames",
-            "--diff-filter=D",
-            "--name-only",
+            "--diff-filter=AD",
+            "--name-status",
             _FORMAT,
             "--",
             *places,
         )
-        named = [(f"{c[0]}^:{path}", path, c, f"deleted in {c[0][:10]}") for c, path in _commits(log)]
+        changed = [(c, line[0], line[2:]) for c, line in _commits(log)]
+        named = [(f"{c[0]}^:{path}", path, c, f"deleted in {c[0][:10]}") for c, how, path in changed if how == "D"]
+        deleting = {c for _, _, c, _ in named}
+        come = [(f"{c[0]}:{path}", path, c, "") for c, how, path in changed if how == "A" and c in deleting]
         there = {str(Path(top, path)) for _, path, *_ in named if Path(top, path).is_file()}
-        yield from _read(top, [one for one in named if str(Path(top, one[1])) not in there][:_MOST])
-        yield from _read(top, [one for one in named if str(Path(top, one[1])) in there][:_MOST])
+        deleted = [*_read(top, [one for one in named if str(Path(top, one[1])) not in there][:_MOST]),
+                *_read(top, [one for one in named if str(Path(top, one[1])) in there][:_MOST])]  # fmt: skip
+        yield from _moved(deleted, _read(top, come[:_MOST]))
+
+
+def _moved(gone: Sequence[Kept], come: Iterable[Kept]) -> Iterator[Kept]:
+    """What was deleted, each with whether the same commit added a file that is the same migration."""
+    added: dict[tuple[str, str], list[str]] = {}
+    for one in come:
+        added.setdefault((one.commit, one.revision.id), []).append(one.text)
+    for one in gone:
+        texts = added.get((one.commit, one.revision.id), ())
+        yield replace(one, moved=any(does_the_same(one.text, text) for text in texts))
 
 
 def _elsewhere(top: str, directories: Sequence[Path], revision: str) -> Iterator[Kept]:
@@ -162,7 +194,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _commits(log: str) -> Iterator[tuple[tuple[str, str, str], str]]:
-    """((commit, date, subject), path) for each path of a log."""
+    """((commit, date, subject), line) for each line of a log that ends with a path."""
     for block in log.split(_COMMIT)[1:]:
         head, *paths = block.splitlines()
         commit, date, subject = head.split("\x1f", 2)
@@ -175,15 +207,15 @@ def _read(top: str, named: Sequence[tuple[str, str, tuple[str, str, str], str]])
     """The files behind object names, in order; what git does not have is passed over."""
     if not named:
         return
-    raw = _raw(top, "cat-file", "--batch", given="".join(f"{name}\n" for name, *_ in named).encode())
+    answer = raw(top, "cat-file", "--batch", given="".join(f"{name}\n" for name, *_ in named).encode())
     at = 0
     for _, path, (commit, date, subject), how in named:
-        end = raw.index(b"\n", at)
-        words, at = raw[at:end].decode("utf-8", "replace").split(), end + 1
+        end = answer.index(b"\n", at)
+        words, at = answer[at:end].decode("utf-8", "replace").split(), end + 1
         if words[-1] in ("missing", "ambiguous"):
             continue
         size = int(words[2])
-        content, at = raw[at : at + size], at + size + 1
+        content, at = answer[at : at + size], at + size + 1
         if words[1] == "blob" and size <= _LONGEST:
             revision = history.parse(Path(top, path), content)
             if revision.id:

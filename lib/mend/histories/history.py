@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import re
+import tokenize
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -306,12 +308,13 @@ def parse(path: Path, raw: bytes) -> Revision:
     """One revision from the bytes of its file, which need not be there; ``problem`` says what is wrong with it."""
     text = raw.decode("utf-8", "replace")
     try:
-        tree = ast.parse(raw.decode("utf-8"), str(path))
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)  # a byte order mark, or what the file declares
+        return _from_tree(path, ast.parse(raw.decode(encoding), str(path)))
     except UnicodeDecodeError as error:
-        return _guessed(path, text, f"not UTF-8 (byte {error.start})")
+        return _guessed(path, text, f"not {error.encoding.upper()} (byte {error.start})")
     except (SyntaxError, ValueError, RecursionError) as error:
         marker = _MARKER.search(text)
-        line = text.count("\n", 0, marker.start()) + 1 if marker else getattr(error, "lineno", 0)
+        line = text.count("\n", 0, marker.start()) + 1 if marker else getattr(error, "lineno", 0) or 0
         return _guessed(
             path,
             text,
@@ -319,7 +322,6 @@ def parse(path: Path, raw: bytes) -> Revision:
             if marker
             else f"syntax error in line {line}: {getattr(error, 'msg', error)}",
         )
-    return _from_tree(path, tree)
 
 
 def _read_revision(path: Path) -> Revision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -87,7 +88,8 @@ def _in_call(call: ast.Call, sessions: set[str]) -> Iterator[tuple[int, str]]:
 
 
 def _ends_transaction(sql: str) -> bool:
-    outside = re.sub(r"\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|--[^\n]*", "''", sql, flags=re.DOTALL)
+    outside = re.sub(r"\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", "''", sql, flags=re.DOTALL)
+    outside = re.sub(r"\bbegin\s+atomic\b.*\bend\b", "", outside, flags=re.DOTALL | re.IGNORECASE)
     return any(
         re.match(r"\s*(commit|rollback(?!\s+to)|end)\s*(work|transaction)?\s*$", part, re.IGNORECASE)
         for part in outside.split(";")
@@ -128,8 +130,19 @@ def _swallows(node: ast.Try) -> bool:
     """Does a handler let an error of an operation pass, with no SAVEPOINT around it?"""
     body = ast.unparse(ast.Module(node.body, []))
     touches = re.search(r"\b(op|conn|connection|bind|session|batch_op)\.", body)
-    passes = any(not any(isinstance(inner, ast.Raise) for inner in ast.walk(handler)) for handler in node.handlers)
+    passes = any(
+        not any(isinstance(inner, ast.Raise) for inner in ast.walk(handler))
+        for handler in node.handlers
+        if not _is_of_python(handler)
+    )
     return bool(touches) and passes and "begin_nested" not in body
+
+
+def _is_of_python(handler: ast.ExceptHandler) -> bool:
+    """Whether it catches only errors that no database raises: ImportError, KeyError."""
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    kinds = [getattr(builtins, one.id, None) if isinstance(one, ast.Name) else None for one in caught]
+    return all(isinstance(kind, type) and kind not in (Exception, BaseException) for kind in kinds)
 
 
 def is_autocommit(node: ast.With) -> bool:

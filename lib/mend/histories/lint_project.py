@@ -28,8 +28,20 @@ SAYS = {
     "downgrade_missing": "has no downgrade(): a downgrade of several revisions stops here, midway",
 }  # fmt: skip
 _EMPTIES = re.compile(
-    r"^\s*(?:delete\s+from|truncate(?:\s+table)?)\s+(?:only\s+)?([\w.\"]+)\s*(?:cascade\s*)?;?\s*$", re.IGNORECASE
+    r"^\s*(?:delete\s+from|truncate(?:\s+table)?)\s+(?:only\s+)?([\w.\"]+)\s*(?:(?:restart|continue)\s+identity\s*)?(?:cascade\s*)?;?\s*$",
+    re.IGNORECASE,
 )
+_DROPS = re.compile(
+    r"^\s*(?:drop\s+table\s+(?:if\s+exists\s+)?|alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<of>[\w.\"]+)\s+drop\s+column\s+(?:if\s+exists\s+)?)"
+    r"(?P<name>[\w.\"]+)",
+    re.IGNORECASE,
+)
+#: What alembic calls the arguments that name something; a batch gives the first by itself.
+_NAMED = {
+    "create_table": ("table_name",), "drop_table": ("table_name",), "rename_table": ("old_table_name", "new_table_name"),
+    "add_column": ("table_name", "column"), "drop_column": ("table_name", "column_name"), "alter_column": ("table_name", "column_name"),
+    "execute": ("sqltext",),
+}  # fmt: skip
 _IGNORE = "# mend: ignore"
 
 
@@ -119,9 +131,10 @@ def _downgrade(one: Revision, line: int, finding: str, *words: str) -> Finding:
 
 
 def _is_empty(function: Function) -> bool:
-    """Only a docstring, ``pass`` or ``...``."""
+    """Only a docstring, ``pass``, ``return`` or ``...``."""
     return all(
-        isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        isinstance(node, ast.Pass)
+        or (isinstance(node, ast.Return | ast.Expr) and (node.value is None or isinstance(node.value, ast.Constant)))
         for node in function.body
     )
 
@@ -137,7 +150,7 @@ def _calls(function: Function) -> Iterator[tuple[str, str, ast.Call]]:
                 and isinstance(name, ast.Name)
                 and "batch_alter_table" in ast.unparse(made.func)
             ):
-                table = _literal(made.args[0]) if made.args else ""
+                table = next(iter(_words("create_table", "", made)))
                 batches |= {id(call): table for call in ast.walk(node) if _owner(call) == name.id}
     for node in ast.walk(function):
         if (
@@ -160,9 +173,7 @@ def _changes_schema(function: Function) -> bool:
     silent = {"get_bind", "get_context", "f", "inline_literal", "bulk_insert", "batch_alter_table"}
     for operation, _, call in _calls(function):
         if operation == "execute":
-            if re.search(
-                r"^\s*(create|alter|drop|comment)\b", _literal(call.args[0]) if call.args else "", re.IGNORECASE
-            ):
+            if re.search(r"^\s*(create|alter|drop|comment)\b", _words(operation, "", call)[0], re.IGNORECASE):
                 return True
         elif operation not in silent:
             return True
@@ -175,16 +186,12 @@ def _made(upgrade: Function, functions: dict[str, Function]) -> tuple[set[str], 
     known = True
     helpers = {n.func.id for n in ast.walk(upgrade) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     for operation, batch, call in _calls(upgrade):
-        args = ([batch] if batch else []) + [_literal(a) for a in call.args]
+        args = _words(operation, batch, call)
         if operation in ("create_table", "rename_table", "add_column", "alter_column"):
-            known &= bool(args) and all(args[: 2 if operation != "create_table" else 1])
+            known &= all(args)
             new = next((_literal(k.value) for k in call.keywords if k.arg == "new_column_name"), "")
-            made |= (
-                {args[0]} if operation == "create_table" else set(args[:2]) if operation == "rename_table" else set()
-            )
-            made |= (
-                {".".join(args[:2])} if operation == "add_column" else {f"{args[0]}.{new}"} if new and args else set()
-            )
+            made |= set(args) if operation in ("create_table", "rename_table") else set()
+            made |= {".".join(args)} if operation == "add_column" else {f"{args[0]}.{new}"} if new else set()
         elif operation in ("execute", "create_table_comment", "bulk_insert"):
             known &= operation != "execute" or not _may_make(call)
     return made, known and not (helpers & functions.keys()) and "get_bind" not in ast.unparse(upgrade)
@@ -192,22 +199,29 @@ def _made(upgrade: Function, functions: dict[str, Function]) -> tuple[set[str], 
 
 def _may_make(call: ast.Call) -> bool:
     """Whether raw SQL may make or rename a table or a column."""
-    text = ast.unparse(call.args[0]).lower() if call.args else ""
-    return (
-        not call.args or not isinstance(call.args[0], ast.Constant) or bool(re.search(r"\b(create|add|rename)\b", text))
-    )
+    text = _words("execute", "", call)[0]
+    return not text or bool(re.search(r"\b(create|add|rename)\b", text, re.IGNORECASE))
 
 
 def _destroyed(one: Revision, down: Function, made: set[str]) -> Iterator[Finding]:
     for operation, batch, call in _calls(down):
-        args = ([batch] if batch else []) + [_literal(a) for a in call.args]
-        if operation == "drop_table" and args and args[0] and args[0] not in made:
+        args = _words(operation, batch, call)
+        if operation == "execute" and (drops := _DROPS.match(args[0])):
+            args = [name.strip('"') for name in drops.group("of", "name") if name]
+            operation = "drop_column" if drops["of"] else "drop_table"
+        if operation == "drop_table" and args[0] and args[0] not in made:
             yield _downgrade(one, call.lineno, "downgrade_destroys", f"table {args[0]}")
-        elif operation == "drop_column" and len(args) > 1 and all(args[:2]) and args[0] not in made:
-            if ".".join(args[:2]) not in made:
-                yield _downgrade(one, call.lineno, "downgrade_destroys", f"column {args[0]}.{args[1]}")
-        elif operation == "execute" and args and (match := _EMPTIES.match(args[0])) and match[1].strip('"') not in made:
+        elif operation == "drop_column" and all(args) and not {args[0], ".".join(args)} & made:
+            yield _downgrade(one, call.lineno, "downgrade_destroys", f"column {args[0]}.{args[1]}")
+        elif operation == "execute" and (match := _EMPTIES.match(args[0])) and match[1].strip('"') not in made:
             yield _downgrade(one, call.lineno, "downgrade_deletes_rows", match[1])
+
+
+def _words(operation: str, batch: str, call: ast.Call) -> list[str]:
+    """What names something in a call, given by place or by name; '' for what is computed, or not given."""
+    named = _NAMED.get(operation, ())[1 if batch else 0 :]
+    given = {k.arg: k.value for k in call.keywords} | dict(zip(named, call.args, strict=False))
+    return ([batch] if batch else []) + [_literal(given[name]) if name in given else "" for name in named]
 
 
 def _literal(node: ast.expr) -> str:

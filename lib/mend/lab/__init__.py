@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 DATABASE = "shop"
 _HOME = "lab"  # below settings.home()
-NOT_SCENARIOS = {"bench", "sessions", "shop"}
+NOT_SCENARIOS = {"bench", "dropped_notes", "sessions", "shop"}
 FEWEST_ROWS, MOST_ROWS = 100, 20_000_000
 
 

@@ -33,6 +33,15 @@ class Bench:
         self.error_file.write_text(before + str(attempt))
         return attempt
 
+    def python(self, *arguments: str) -> Attempt:
+        """Run a program of the project, and keep its command line and its words in the error file where it fails."""
+        attempt = self.project.python(*arguments)
+        self.progress(f"python {' '.join(arguments)}: exit {attempt.exit_code}")
+        if attempt.exit_code:
+            before = self.error_file.read_text() + "\n" if self.error_file.exists() else ""
+            self.error_file.write_text(before + str(attempt))
+        return attempt
+
     def start_alembic(self, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         """Start real alembic, and leave it at work; its words come into the error file as it says them."""
         self.project.start_alembic(*arguments, output=self.error_file, environ=environ)

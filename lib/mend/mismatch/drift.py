@@ -112,6 +112,7 @@ class Drift:
     """The comparison of one live catalog with a history.
 
     ``at``: how many of the history's steps the expected catalog includes.  ``cross``: the two come from servers of different versions.
+    ``apart``: schemas, unquoted, that are another project's business.
     """
 
     expected: Expected
@@ -122,6 +123,7 @@ class Drift:
     roles: bool = True
     ignored: frozenset[str] = frozenset()
     other: bool = False
+    apart: frozenset[str] = frozenset()
 
     @cached_property
     def set_by(self) -> dict[Key, Step]:
@@ -211,6 +213,8 @@ class Drift:
     def _counts(self, key: Key, expected: str | None) -> bool:
         """What the server has beyond the schema is another question: settings, and which version of an extension."""
         kind, identity = key
+        if self.apart and schemas(kind, identity, expected or self.live.get(key) or "") & self.apart:
+            return False
         if kind in ROLE_KINDS:
             return self.roles and not holders(kind, identity, "") & self.ignored
         if kind == "extension":
@@ -271,6 +275,16 @@ class Drift:
                 Ran(revision, len(steps), tuple(lost), tuple(altered), sum(bool(self._of_step[n]) for n in steps))
             )
         return tuple(found)
+
+
+def schemas(kind: str, identity: str, definition: str) -> set[str]:
+    """The schemas, unquoted, that a facet lies in or is about."""
+    found = {names.split(one) for one in {identity} | holders(kind, identity, definition)}
+    whole = kind == "schema" or (kind in ("owner", "grant", "comment") and identity.startswith("schema "))
+    within = re.search(r" in (\S+) on ", identity) if kind == "default_privilege" else None
+    return {names.unquoted(parts[0]) for parts in found if whole or len(parts) > 1} | {
+        names.unquoted(m[1]) for m in [within] if m
+    }
 
 
 def at(expected: Expected, steps: int) -> dict[Key, str]:

@@ -106,6 +106,16 @@ _SAYS = {
 }
 
 
+def require_own(word: str, facts: Facts) -> None:
+    """Raises: Refused where a word for everything would be about what may be another project's."""
+    strange = [one.name for one in facts.drift.differences if one.attribution == drift.OUT_OF_BAND]
+    if word in ("revert", "adopt") and facts.shared and strange:
+        raise Refused(
+            f"Another project's version table is in the same schema ({', '.join(facts.shared)}), so what is out of band may be that project's "
+            f"({', '.join(strange[:3])}). Nothing was changed. Choose for each with the parameter resolve."
+        )
+
+
 def way(word: str, facts: Facts, revision: str, *, named: bool) -> tuple[Choice, tuple[Step, ...]]:
     """One option for every difference, with why it is not possible; ``named``: the operator has chosen it."""
     says, costs = _SAYS[word]
@@ -114,6 +124,7 @@ def way(word: str, facts: Facts, revision: str, *, named: bool) -> tuple[Choice,
     if word not in ("report", "stamp") and len(differences) > _MANY and not named:
         return Choice(word, says, f"{costs}; with {len(differences)} differences it is tried only when it is named"), ()
     try:
+        require_own(word, facts)
         if word == "stamp":
             made = (_stamped(facts, revision),)
         else:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mend.change import weights
 from mend.change.kept import Keeper
-from mend.database import catalog, holders, parameters, queries
+from mend.database import catalog, holders, names, parameters, queries
 from mend.database.catalog import Change
 from mend.database.target import Target, resolve
 from mend.diagnosis import Site
@@ -47,7 +47,8 @@ class Edit:
 class Facts:
     """Everything that a plan is made from.
 
-    ``against``: what the live catalog is compared with, in words.  ``unknown``: version rows that no file has.  ``unreplayed``: why
+    ``against``: what the live catalog is compared with, in words.  ``shared``: version tables of others in schemas that this history
+    uses, so that what is out of band there may be theirs.  ``unknown``: version rows that no file has.  ``unreplayed``: why
     the history could not be replayed, where another database was named.
     """
 
@@ -59,6 +60,7 @@ class Facts:
     version_sql: str
     drift: Drift
     against: str
+    shared: tuple[str, ...]
     unknown: tuple[str, ...]
     unreplayed: str
     server: pd.DataFrame
@@ -99,11 +101,11 @@ def look(site: Site, project: Project, *, other: str, base: str, base_revision: 
     Raises: ProjectBroken, RevisionNotFound, ReplayFailed, PrivilegeMissing, TargetUnknown, TargetUnreachable.
     """
     past = history.read(project.alembic_ini, python=project.python)
-    _require_whole(past)
+    require_whole(past)
     there = resolve(other) if other else None
-    with ThreadPoolExecutor(2) as beside:  # env.py takes as long as its imports
-        asked = beside.submit(halfway.probed, project)
-        read = beside.submit(_other, there, site.run_id) if there else None
+    with ThreadPoolExecutor(2) as pool:  # env.py takes as long as its imports
+        asked = pool.submit(halfway.probed, project)
+        read = pool.submit(_other, there, site.run_id) if there else None
         with holders.named(site.target, site.run_id), site.target.reading(site.run_id) as conn:
             tables, found = history.version_tables(conn), history.version_rows(conn)
             live = catalog.facets(catalog.snapshot(conn))
@@ -118,11 +120,12 @@ def look(site: Site, project: Project, *, other: str, base: str, base_revision: 
         environ = asked.result()
     table = halfway.version_table(environ, tables, found)
     major = site.identity.version_num // 10000
-    compared = _compared(made, live, table, past, major, roles)
+    others = _others(tables, table, made, live)
+    compared = _compared(made, live, table, past, major, roles, others)
     against, server_there = _in_words(made, compared, table, past), None
     if read is not None:
         theirs, server_there, version = read.result()
-        compared = replace(compared, wanted=theirs, other=True, cross=version // 10000 != major)
+        compared = replace(compared, wanted=theirs, other=True, cross=version // 10000 != major, apart=frozenset())
         against = f"{other}, another database"
     return Facts(
         past=past,
@@ -133,6 +136,7 @@ def look(site: Site, project: Project, *, other: str, base: str, base_revision: 
         version_sql=tables.attrs["sql"],
         drift=compared,
         against=against,
+        shared=others[1],
         unknown=tuple(row for row in table.rows if row not in past.revisions),
         unreplayed=unreplayed,
         server=server,
@@ -147,7 +151,7 @@ def look(site: Site, project: Project, *, other: str, base: str, base_revision: 
     )
 
 
-def _require_whole(past: History) -> None:
+def require_whole(past: History) -> None:
     """Raises: ProjectBroken where alembic itself could not load the history."""
     if past.missing_parents:
         child, lacking = next(iter(past.missing_parents.items()))
@@ -172,7 +176,7 @@ def _expected(
     """What the history makes; where another database was named, it may be that nobody knows."""
     own = site.target.settings
     server = scratch.choose(site.target, version_num=site.identity.version_num, roles=roles)
-    dump = Path(base) if base else own.base
+    dump = Path(base).expanduser() if base else own.base
     try:
         made = expected(
             project, rows, scratch=server, base=dump, base_revision=base_revision or own.base_revision,
@@ -185,16 +189,41 @@ def _expected(
         return Expected((), {}, {}, (), (), 0, (), "", "", (), "", ""), error.message
 
 
-def _compared(made: Expected, live: Facets, table: VersionTable, past: History, major: int, roles: bool) -> Drift:
+def _others(
+    tables: pd.DataFrame, table: VersionTable, made: Expected, live: Facets
+) -> tuple[frozenset[str], tuple[str, ...]]:
+    """(schemas that hold another version table and nothing of this history, version tables of others in schemas that do)."""
+    others = {(str(s), str(t)) for s, t in zip(tables["schema"], tables["table"], strict=True)}
+    others -= {(table.schema, table.name)}
+    if not others:
+        return frozenset(), ()
+    facets = {*made.base.items(), *made.facets.items()}
+    facets |= {((c.kind, c.identity), c.after or "") for step in made.steps for c in step.changes}
+    used = {one for key, text in facets for one in drift.schemas(*key, text)}
+    mine = {one for one in others if one[0] in used | {table.schema}}
+    known = [i for kind, i in live if kind == "table" and tuple(map(names.unquoted, names.split(i))) in mine]
+    return frozenset(schema for schema, _ in others - mine), tuple(i for i in known if ("table", i) not in made.facets)
+
+
+def _compared(
+    made: Expected,
+    live: Facets,
+    table: VersionTable,
+    past: History,
+    major: int,
+    roles: bool,
+    others: tuple[frozenset[str], tuple[str, ...]],
+) -> Drift:
     """Against the revisions that are recorded; where those are not known, against the revision that fits best."""
     own = len([step for step in made.steps if step.own])
     cross = not made.server_version.startswith(f"{major}.")
-    ignored = frozenset() if table.exists else frozenset({table.quoted().replace('"', "")})
+    apart, shared = others
+    ignored = frozenset(shared) | (frozenset() if table.exists else frozenset({table.quoted().replace('"', "")}))
     who = drift.migrator(made.facets, live, scratch=made.migrator)
 
     def at(steps_: int) -> Drift:
         wanted = drift.as_role(drift.at(made, steps_), scratch=made.migrator, migrator=who)
-        return Drift(made, wanted, live, steps_, cross, roles, ignored)
+        return Drift(made, wanted, live, steps_, cross, roles, ignored, apart=apart)
 
     first = at(own)
     if all(row in past.revisions for row in table.rows) and table.rows:
@@ -207,6 +236,8 @@ def _in_words(made: Expected, compared: Drift, table: VersionTable, past: Histor
     how = f", replayed on PostgreSQL {made.server_version}" + (
         " (kept from before)" if made.cached else f" in {made.seconds:.1f} s"
     )
+    if compared.apart:
+        how += f" (left out: {', '.join(sorted(compared.apart))}, where another version table is)"
     if table.rows and all(row in past.revisions for row in table.rows):
         return f"what the history makes up to {', '.join(table.rows)}{how}"
     ran = [step.place.revision for step in made.steps[: compared.at]]

@@ -78,7 +78,7 @@ def revert(chosen: Sequence[Difference], ground: Ground) -> tuple[Step, ...]:
     made += steps.make(columns, live=ground.after(made).live, keeper=ground.named("columns"))
     for n, change in enumerate(sorted(apart, key=_comes)):
         if change.after is not None:
-            made += _come(replace(change, before=None), ground.after(made), f"come{n}")
+            made += come(replace(change, before=None), ground.after(made), f"come{n}")
     return made
 
 
@@ -145,8 +145,8 @@ def _comes(change: Change) -> tuple[int, str]:
     return rank, change.identity
 
 
-def _come(change: Change, ground: Ground, purpose: str) -> tuple[Step, ...]:
-    """One rule or index of a table that is there."""
+def come(change: Change, ground: Ground, purpose: str) -> tuple[Step, ...]:
+    """The steps that make one rule or index of a table that is there, without blocking.  Raises: Refused."""
     text, keeper = str(change.after), ground.named(purpose)
     if change.kind == "index":
         return _index(change, ground.live, keeper)
@@ -283,13 +283,18 @@ def _frame(state: Facets) -> pd.DataFrame:
 def _revision(
     revision: str, down_revision: str, chosen: Sequence[Difference], up: Sequence[str], down: Sequence[str]
 ) -> str:
-    """The file of a revision that runs these statements."""
+    """The file of a revision that adopts what was chosen."""
     named = "\n".join(f"- {one.name}" for one in chosen[:40]) + (
         f"\n- and {len(chosen) - 40} more" if len(chosen) > 40 else ""
     )
-    head = f'"""Adopt what was made by hand\n\n{_plain(named)}\n\nRevision ID: {revision}\nRevises: {down_revision}\n\n"""\n\nfrom alembic import op\n\n'
+    return revision_text(revision, down_revision, f"Adopt what was made by hand\n\n{named}\n", up, down)
+
+
+def revision_text(revision: str, down_revision: str, doc: str, up: Sequence[str], down: Sequence[str]) -> str:
+    """The file of a revision that runs these statements; ``doc``: what it says at its head, ending with a line feed."""
+    head = f'"""{_plain(doc)}\nRevision ID: {revision}\nRevises: {down_revision}\n\n"""\n\nfrom alembic import op\n\n'
     graph = f"revision = {revision!r}\ndown_revision = {down_revision!r}\nbranch_labels = None\ndepends_on = None\n\n\n"
-    return f"{head}{graph}{_function('upgrade', up)}\n\n{_function('downgrade', down)}"
+    return f"{head}{graph}{function('upgrade', up)}\n\n{function('downgrade', down)}"
 
 
 def _plain(text: str) -> str:
@@ -297,7 +302,7 @@ def _plain(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _function(name: str, statements: Sequence[str]) -> str:
+def function(name: str, statements: Sequence[str]) -> str:
     lines = "".join(f"    op.execute({_constant(_bindless(sql))})\n" for sql in statements) or "    pass\n"
     return f"def {name}() -> None:\n{lines}"
 

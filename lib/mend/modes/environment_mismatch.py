@@ -113,6 +113,7 @@ def plan(diagnosis: Diagnosis, *, option: str, resolve: str, revision: str, **_:
         if not choice.possible:
             raise Refused(f"stamp is not possible: {choice.why_not}. Nothing was changed.")
     elif acting:
+        drift_ways.require_own(option, facts)
         steps = drift_ways.steps_of(chosen, facts)
     return Plan(
         slug=SLUG, target={}, evidence=dict(diagnosis.evidence) | {"chosen": {one.name: word for one, word in chosen.items() if word != "report"}},
@@ -156,9 +157,9 @@ def unmet(made: Plan, again: Diagnosis) -> Sequence[str]:
     left = {one.name: one for one in facts.drift.differences}
     if made.chosen == "stamp":
         return [f"{name} still differs from what {', '.join(facts.table.rows)} makes" for name in left]
-    mended = made.evidence.get("chosen", {})
+    mended, known = made.evidence.get("chosen", {}), made.evidence.get("against", {})
     return [
-        f"{name} still differs: expected {left[name].expected}, found {left[name].live}"
-        for name in mended
-        if name in left
+        f"{name} {'still differs' if name in known else 'has come to differ'}: expected {one.expected}, found {one.live}"
+        for name, one in left.items()
+        if name in mended or name not in known
     ]

@@ -1,4 +1,4 @@
-"""What the probe can be asked: ``env``, ``replay``, ``trial``, ``chronicle``, ``upgrade``; ``walk``, ``draft`` and ``sql`` by ``others``."""
+"""What the probe can be asked: ``env``, ``replay``, ``trial``, ``chronicle``, ``upgrade``; the rest by ``others``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from mend.probe.chronicle import Chronicle, goals
 from mend.probe.connects import Connects
 from mend.probe.environment import Project, modules, tell_environment, versions
-from mend.probe.others import answer
+from mend.probe.others import OTHERS, answer
 from mend.probe.recorder import Recorder
 from mend.probe.sessions import sqlstate
 from mend.probe.start import revive_transaction, start_at
@@ -150,7 +150,7 @@ def tell_recorded(recorder: Recorder) -> None:
 def main() -> None:
     wire = Wire()
     asked = wire.request()
-    if asked["action"] in ("walk", "draft", "sql"):
+    if asked["action"] in OTHERS:
         answer(asked, wire)
         return
     recorder = (

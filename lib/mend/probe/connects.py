@@ -49,6 +49,11 @@ class Connects:
         event.listen(Engine, "do_connect", self._known_driver)
         event.listen(Pool, "connect", self._one_of_ours)
 
+    def lead(self, scratch: dict[str, str]) -> None:
+        """From now on to another scratch database."""
+        self.scratch = scratch
+        self._mislead_libpq(scratch)
+
     @staticmethod
     def _mislead_libpq(scratch: dict[str, str]) -> None:
         """Point libpq's own defaults at the scratch server; python still reads what the project expects in os.environ."""

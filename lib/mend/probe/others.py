@@ -1,14 +1,17 @@
-"""The questions of the probe that record no statement: ``walk``, ``draft``, ``sql``."""
+"""The questions of the probe that are not about one upgrade(): those of ``OTHERS``."""
 
 from __future__ import annotations
 
 import sys
 
+from mend.probe.back import tell_back
 from mend.probe.connects import Connects
 from mend.probe.drafts import tell_draft, tell_sql
 from mend.probe.environment import Project, modules, versions
 from mend.probe.overlay import lay
+from mend.probe.rehearse import tell_rehearsal
 from mend.probe.sessions import sqlstate
+from mend.probe.tables import tell_tables
 from mend.probe.walk import tell_walks
 from mend.probe.wire import Refused, Wire
 
@@ -27,9 +30,14 @@ def answer(asked: dict[str, Any], wire: Wire) -> None:
 
     sys.excepthook = tell_error
     wire.tell("hello", **versions())
-    if asked["action"] == "walk":
-        tell_walks(asked, wire)
+    if asked["action"] in ALONE:
+        ALONE[asked["action"]](asked, wire)
         return
     Connects(asked)
     lay(asked.get("overlay") or {})
-    {"draft": tell_draft, "sql": tell_sql}[asked["action"]](Project(asked, wire))
+    LAID[asked["action"]](Project(asked, wire))
+
+
+ALONE = {"walk": tell_walks, "back": tell_back}  # they lay the files themselves, several times
+LAID = {"draft": tell_draft, "sql": tell_sql, "tables": tell_tables, "rehearse": tell_rehearsal}
+OTHERS = frozenset([*ALONE, *LAID])

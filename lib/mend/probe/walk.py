@@ -111,7 +111,7 @@ class Walk:
         self.now = ""
         there = self._look(context)
         rows = [[kind, identity, text] for (kind, identity), text in sorted(there.items())]
-        self.wire.tell(
+        self.wire.ask(  # mend may look at the database as it is here
             "arrived",
             stop=stop,
             versions=sorted(heads),

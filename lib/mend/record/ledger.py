@@ -1,4 +1,4 @@
-"""What mend keeps in the target itself: schema ``mend``, its table ``run``, and who may read it.  SQL only; `execute` sends it.
+"""What mend keeps in the target itself: schema ``mend``, its tables ``run`` and ``manifest``, and who may read them.  SQL only; `execute` sends it.
 
 The ledger makes a plan apply once, and keeps each journal's head and length where an editor of the record cannot reach.
 The schema's comment starts with ``mend:``; catalog snapshots leave such schemas out.  Every text is for ``exec_driver_sql``, which reads
@@ -13,6 +13,7 @@ from typing import Any
 from psycopg import sql as pgsql
 from sqlalchemy import Connection
 
+from mend.change import manifest
 from mend.database import queries
 
 # What the catalog says of the table below.
@@ -57,7 +58,15 @@ def schema_statements(schema: str) -> tuple[str, ...]:
         ).format(name),
         pgsql.SQL("revoke all on {0}.run from public").format(name),
     )
-    return tuple(text.as_string(None) for text in texts)
+    book = (text.replace("%", "%%") for text in manifest.schema_statements(schema))
+    return (*(text.as_string(None) for text in texts), *book)
+
+
+def missing_statements(conn: Connection, schema: str) -> tuple[str, ...]:
+    """SQL that adds what a ledger lacks that an earlier version of mend made."""
+    named = pgsql.Identifier(schema, manifest.TABLE).as_string(None)
+    there = conn.exec_driver_sql("select to_regclass(%s)", (named,)).scalar()
+    return () if there else tuple(text.replace("%", "%%") for text in manifest.schema_statements(schema))
 
 
 def state(conn: Connection, schema: str) -> str:

@@ -193,6 +193,11 @@ def _formal(event: Event) -> str:
             return f"Plan {payload.get('digest')} approved by {payload.get('approver')} ({payload.get('how')})"
         case "step_xid":
             return f"Step {int(payload.get('step') or 0) + 1}: transaction {payload.get('xid')}, about to commit"
+        case "values_read":
+            return f"Step {int(payload.get('step') or 0) + 1}: {payload.get('rows'):,} values read from {payload.get('relation')}"
+        case "catalog_compared":
+            same = "are what they were before" if payload.get("same") else "ARE NOT WHAT THEY WERE BEFORE"
+            return f"Step {int(payload.get('step') or 0) + 1}: transaction {payload.get('xid')} is {payload.get('status')}; the rows of pg_attribute {same}"
         case "refused" | "failed":
             return f"{payload.get('error')}: {payload.get('message')}"
         case "run_closed":

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mend.change import ddl, weights
+from mend.change.kept import Keeping
 from mend.database import catalog, holders, names, queries
 from mend.database.catalog import Change
 from mend.database.target import Identity
@@ -40,7 +41,8 @@ NOTHING = Replay("history", "", None, (), (), None, True, True, (), "", 0.0)
 class Seen:
     """One recorded statement and its state: DONE, NOT_DONE, DIFFERENT or DATA; ``ran`` is None where nobody can tell.
 
-    ``inferred``: that a change of rows ran is concluded from the objects around it, and told by nobody.
+    ``inferred``: that a change of rows ran is concluded from the objects around it, and told by nobody.  ``keeps``: how the rows
+    that it changes are to be kept, where somebody has prepared that.
     """
 
     statement: replay.Statement
@@ -48,6 +50,7 @@ class Seen:
     detail: str
     ran: bool | None
     inferred: bool = False
+    keeps: tuple[Keeping, ...] = ()
 
 
 @dataclass(frozen=True)

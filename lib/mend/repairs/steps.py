@@ -13,13 +13,27 @@ from itertools import groupby
 import pandas as pd
 
 from mend.change import ddl, locks
+from mend.change.facets_of_tables import over_partitions
 from mend.change.kept import Facets, Keeper, Keeping, keepings, primary_keys
 from mend.database import names, sqltext
 from mend.database.catalog import COLUMNS, Change, index_state
 from mend.errors import NotInvertible
 from mend.plan import Expect, Lock, Statement, Step
 
-__all__ = ["Facets", "Keeper", "Wanted", "drop_index", "make", "net", "primary_keys", "take_back"]
+__all__ = [
+    "Facets",
+    "Keeper",
+    "Wanted",
+    "drop_index",
+    "frame",
+    "goes_along",
+    "make",
+    "moved",
+    "net",
+    "primary_keys",
+    "take_back",
+    "transaction",
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,7 @@ class Wanted:
     """One statement to run, what it changes in the catalog, and what it is called.
 
     ``settings``: SET statements that must hold when it runs, such as the search_path of the session that it was written for.
-    ``at_most``: rows it may change.  ``segment``: the author's transaction, of those that commit together.
+    ``at_most``: rows it may change.  ``segment``: the author's transaction, of those that commit together.  ``keeps``: how the rows that it changes are kept.
     """
 
     sql: str
@@ -37,6 +51,7 @@ class Wanted:
     settings: tuple[str, ...] = ()
     at_most: int | None = None
     segment: int = 0
+    keeps: tuple[Keeping, ...] = ()
 
 
 def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Step, ...]:
@@ -47,7 +62,7 @@ def make(wanted: Sequence[Wanted], *, live: Facets, keeper: Keeper) -> tuple[Ste
         own = replace(keeper, key=f"{keeper.key}{len(found)}")
         for run in [members] if together is not None else [[one] for one in members]:
             found.append(_together(run, live, own) if together is not None else _alone(run[0], live))
-            live = _moved(live, (change for one in run for change in one.changes))
+            live = moved(live, (change for one in run for change in one.changes))
     return tuple(found)
 
 
@@ -65,7 +80,7 @@ def _shares(n: int, wanted: Wanted) -> tuple[int, int] | None:
 _ADDS_VALUE = re.compile(r"\s*alter\s+type\s.*\sadd\s+value\s", re.IGNORECASE | re.DOTALL)
 
 
-def _moved(state: Facets, changes: Iterable[Change]) -> dict[tuple[str, str], str]:
+def moved(state: Facets, changes: Iterable[Change]) -> dict[tuple[str, str], str]:
     """The catalog after these changes."""
     now = dict(state)
     for change in changes:
@@ -79,10 +94,10 @@ def _together(wanted: Sequence[Wanted], live: Facets, keeper: Keeper) -> Step:
     """One transaction, and its way back in one transaction."""
     ceilings = {w.sql: w.at_most for w in wanted if w.at_most is not None}
     pairs = [(_texts(w, previous), w.changes) for w, previous in zip(wanted, [None, *wanted], strict=False)]
-    step = _transaction("; ".join(w.says for w in wanted), pairs, live, keeper)
+    step = transaction("; ".join(w.says for w in wanted), pairs, live, keeper, own=[w.keeps for w in wanted])
     made = {change.identity for w in wanted for change in w.changes if change.before is None}
     step = replace(step, statements=tuple(replace(s, at_most=ceilings.get(s.sql)) for s in step.statements))
-    rows = [w.says for w in wanted if w.changes_rows and not _goes_along(w.sql, made)]
+    rows = [w.says for w in wanted if w.changes_rows and not w.keeps and not goes_along(w.sql, made)]
     if rows:
         reason = f"it changes rows by the project's own SQL ({'; '.join(rows)}), whose old values are not kept"
         return replace(step, undo=(), irreversible=reason)
@@ -107,7 +122,7 @@ _UPDATE = re.compile(
 _INSERT = re.compile(r"^\s*INSERT\s+INTO\s+(?P<table>[\w.\"]+)[\s(]", re.IGNORECASE)
 
 
-def _goes_along(sql: str, made: set[str]) -> bool:
+def goes_along(sql: str, made: set[str]) -> bool:
     """Whether a row change is only about what the same step makes, so that the way back takes it along.
 
     Recognised: an UPDATE of one column, an INSERT into one table, and nothing else written. Anything else counts as not. What
@@ -143,7 +158,9 @@ class _Part:
 Pairs = Sequence[tuple[Sequence[str], Sequence[Change]]]
 
 
-def _parts(pairs: Pairs, live: Facets, keeper: Keeper, *, keeping: bool) -> list[_Part]:
+def _parts(
+    pairs: Pairs, live: Facets, keeper: Keeper, *, keeping: bool, own: Sequence[tuple[Keeping, ...]] = ()
+) -> list[_Part]:
     """Statement by statement, because a rename is recognised only on its own, and content is kept only once it is there.
 
     Raises: NotInvertible.
@@ -152,17 +169,26 @@ def _parts(pairs: Pairs, live: Facets, keeper: Keeper, *, keeping: bool) -> list
     for n, (texts, changes) in enumerate(pairs):
         lost = [c.reversed() for c in changes]
         kept = tuple(keepings(lost, keeper=keeper, purpose=f"forth{n}", content=state)) if keeping else ()
-        after = _moved(state, changes)
+        kept += own[n] if own else ()
+        after = moved(state, changes)
         parts.append(_Part(tuple(texts), tuple(changes), state, after, kept))
         state = after
     return parts
 
 
-def _transaction(says: str, pairs: Pairs, live: Facets, keeper: Keeper, *, again: Sequence[Sequence[str]] = ()) -> Step:
+def transaction(
+    says: str,
+    pairs: Pairs,
+    live: Facets,
+    keeper: Keeper,
+    *,
+    again: Sequence[Sequence[str]] = (),
+    own: Sequence[tuple[Keeping, ...]] = (),
+) -> Step:
     """The statements in one transaction, each after those that keep the content it would lose; undo puts that back."""
     before, after = _expects(net(change for _, changes in pairs for change in changes), live)
     try:
-        parts = _parts(pairs, live, keeper, keeping=True)
+        parts = _parts(pairs, live, keeper, keeping=True, own=own)
         undo, irreversible = _way_back(parts, before, after, keeper, again), ""
     except NotInvertible as error:
         parts = _parts(pairs, live, keeper, keeping=False)
@@ -171,7 +197,7 @@ def _transaction(says: str, pairs: Pairs, live: Facets, keeper: Keeper, *, again
     return Step(
         says=says,
         statements=statements,
-        locks=_locks(statements),
+        locks=_locks(statements, but=keeper.schema),
         rewrite=_worst(locks.rewrites(text) for part in parts for text in part.texts),
         before=before,
         after=after,
@@ -188,19 +214,25 @@ def _way_back(
     again: Sequence[Sequence[str]],
 ) -> tuple[Step, ...]:
     """The last part first.  Raises: NotInvertible."""
-    if not any(part.changes for part in parts):
+    if not any(part.changes or part.keepings for part in parts):
         return ()
     texts = again or [()] * len(parts)
     statements = tuple(s for n, part in reversed(list(enumerate(parts))) for s in _part_back(n, part, keeper, texts[n]))
-    said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part.changes))
+    said = ", ".join(dict.fromkeys(change.identity for part in parts for change in part.changes)) or "the rows"
     return (
-        Step(says=f"Take back {said}", statements=statements, locks=_locks(statements), before=after, after=before),
+        Step(
+            says=f"Take back {said}",
+            statements=statements,
+            locks=_locks(statements, but=keeper.schema),
+            before=after,
+            after=before,
+        ),
     )
 
 
 def _part_back(n: int, part: _Part, keeper: Keeper, again: Sequence[str]) -> tuple[Statement, ...]:
     """Keep what this loses in turn; objects back, then content, then the rules that content must satisfy."""
-    texts = tuple(again) or ddl.inverse_of(part.changes, live=_frame(part.after))
+    texts = tuple(again) or ddl.inverse_of(part.changes, live=frame(part.after))
     first, rules = _split(texts, in_order=not again) if part.keepings else (texts, ())
     return (
         *(s for one in part.keepings for s in one.compare),
@@ -234,7 +266,7 @@ def _split(texts: Sequence[str], *, in_order: bool) -> tuple[tuple[str, ...], tu
     return tuple(texts[:at]), tuple(texts[at:])
 
 
-def _frame(state: Facets) -> pd.DataFrame:
+def frame(state: Facets) -> pd.DataFrame:
     """A catalog as ``ddl`` takes it: what hangs on a view that must be made anew is taken from it."""
     return pd.DataFrame([(*key, text) for key, text in state.items()], columns=list(COLUMNS), dtype="str")
 
@@ -318,18 +350,21 @@ def take_back(
     changed = [change for _, changes in done for change in changes]
     made = {c.identity for c in changed if c.kind == "table" and c.before is None}
     indexes = [
-        c for c in net(changed) if c.kind == "index" and c.before is None and ddl.index_table(c.after or "") not in made
+        c
+        for c in net(changed)
+        if c.kind == "index" and c.before is None and ddl.index_table(c.after or "") not in made
+        if not over_partitions(c.after or "")
     ]
     keys = {(c.kind, c.identity) for c in indexes}
     steps = [drop_index(c.identity, live[c.kind, c.identity], says=f"Drop index {c.identity}") for c in indexes]
     pairs, again, state = [], [], live
     for text, changes in reversed(done):
         if rest := [c for c in changes if (c.kind, c.identity) not in keys]:
-            pairs.append((ddl.inverse_of(rest, live=_frame(state)), [c.reversed() for c in rest]))
+            pairs.append((ddl.inverse_of(rest, live=frame(state)), [c.reversed() for c in rest]))
             again.append(_without_indexes([text], indexes) if text and locks.runs_in_transaction(text) else ())
-            state = _moved(state, pairs[-1][1])
+            state = moved(state, pairs[-1][1])
     if pairs:
-        steps.append(_transaction(says, pairs, live, keeper, again=again))
+        steps.append(transaction(says, pairs, live, keeper, again=again))
     return tuple(steps)
 
 
@@ -362,10 +397,12 @@ def _expects(changes: Sequence[Change], live: Facets) -> tuple[tuple[Expect, ...
     return before, tuple(Expect(c.kind, c.identity, c.after) for c in changes)
 
 
-def _locks(statements: Iterable[Statement]) -> tuple[Lock, ...]:
-    """One lock per relation: the strongest that any of the statements takes."""
+def _locks(statements: Iterable[Statement], *, but: str) -> tuple[Lock, ...]:
+    """One lock per relation: the strongest that any of the statements takes; what lies in our own schema is nobody else's."""
     best: dict[str, Lock] = {}
     for lock in (lock for statement in statements for lock in locks.locks_of(statement.sql)):
+        if names.unquoted(names.split(lock.relation)[0]) == but and "." in lock.relation:
+            continue
         if lock.relation not in best or _MODES.index(lock.mode) > _MODES.index(best[lock.relation].mode):
             best[lock.relation] = lock
     return tuple(best.values())

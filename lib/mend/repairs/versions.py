@@ -6,11 +6,11 @@ A bare stamp overwrites whatever is there; these statements fail when the row is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql as pgsql
 
-from mend.plan import Statement
+from mend.plan import Statement, Step
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,29 @@ def advance(table: VersionTable, revision: str, parents: Sequence[str]) -> Move:
         forward += (_add(table, revision),)
         back = (_remove(table, revision),)
     return Move(forward, back + _drop(table))
+
+
+def recorded(made: tuple[Step, ...], move: Move, revision: str) -> tuple[Step, ...]:
+    """The steps, the last of which also records the revision: in the same transaction where there is one."""
+    last = made[-1] if made else None
+    says = f"Take revision {revision} out of the version table"
+    if last is not None and last.kind == "sql" and last.transactional:
+        plain = (Step(says=says, statements=()),)  # the statements changed nothing else
+        first, *others = last.undo or plain
+        undo = () if last.irreversible else (replace(first, statements=(*move.back, *first.statements)), *others)
+        joined = replace(
+            last,
+            says=f"{last.says}; record revision {revision}",
+            statements=(*last.statements, *move.forward),
+            undo=undo,
+        )
+        return (*made[:-1], joined)
+    return (
+        *made,
+        Step(
+            says=f"Record revision {revision}", statements=move.forward, undo=(Step(says=says, statements=move.back),)
+        ),
+    )
 
 
 def change(table: VersionTable, old: str, new: str) -> Move:

@@ -12,7 +12,6 @@ from mend.change import belonging, ddl, weights
 from mend.database import catalog, names, sqltext
 from mend.database.catalog import Change
 from mend.errors import NotInvertible
-from mend.histories.history import Revision
 from mend.plan import Choice, Expect, Statement, Step
 from mend.repairs import steps, versions
 from mend.repairs.halfway import Facts, Seen
@@ -217,6 +216,7 @@ def _wanted(one: Seen, facts: Facts) -> Wanted | None:
         _settings(one.statement),
         at_most,
         one.statement.segment,
+        one.keeps,
     )
 
 
@@ -281,26 +281,7 @@ def _recorded(made: tuple[Step, ...], facts: Facts) -> tuple[Step, ...]:
     if facts.revision is None or facts.stamped:
         return made
     move = versions.advance(facts.table, facts.revision.id, facts.past.parents(facts.revision.id))
-    last = made[-1] if made else None
-    if last is not None and last.kind == "sql" and last.transactional:
-        plain = (
-            Step(says=f"Take revision {facts.revision.id} out of the version table", statements=()),
-        )  # the statements changed nothing else
-        first, *others = last.undo or plain
-        undo = () if last.irreversible else (replace(first, statements=(*move.back, *first.statements)), *others)
-        joined = replace(
-            last,
-            says=f"{last.says}; record revision {facts.revision.id}",
-            statements=(*last.statements, *move.forward),
-            undo=undo,
-        )
-        return (*made[:-1], joined)
-    return (*made, _record_step(move, facts.revision))
-
-
-def _record_step(move: versions.Move, revision: Revision) -> Step:
-    back = Step(says=f"Take revision {revision.id} out of the version table", statements=move.back)
-    return Step(says=f"Record revision {revision.id}", statements=move.forward, undo=(back,))
+    return versions.recorded(made, move, facts.revision.id)
 
 
 def _roll_back(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:

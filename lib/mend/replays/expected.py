@@ -16,9 +16,9 @@ from typing import Any
 
 import psycopg
 
-from mend.database import catalog
+from mend.database import catalog, names
 from mend.database.catalog import Change
-from mend.errors import MendError, ReplayFailed
+from mend.errors import MendError, ReplayFailed, ScratchUnavailable
 from mend.histories import history
 from mend.histories.history import History
 from mend.histories.project import Event, Project, ask, broken
@@ -203,6 +203,11 @@ class _Run:
         where = f", operation {error['operation'][0]} ({error['operation'][1]})" if error.get("operation") else ""
         said = (str(error["message"]).strip().splitlines() or [""])[0]
         state = f" (SQLSTATE {error['sqlstate']})" if error["sqlstate"] else ""
+        if error["sqlstate"] in ("0A000", "58P01") and "extension" in where.lower():
+            raise ScratchUnavailable(
+                f"The scratch server lacks an extension of the history: revision {error['revision']}{where} fails: {said}{state}. The target was "
+                "not touched. Name a server that has it, by a role with CREATEDB, with `scratch =` in mend.toml."
+            )
         return ReplayFailed(
             f"The history cannot be replayed from {self.start or 'an empty database'}: revision {error['revision']}{where} fails: "
             f"{error['kind']}: {said}{state}. The target was not touched. Give a dump of the schema at a revision from which it does run: base "
@@ -220,7 +225,12 @@ class _Run:
             for kind, identity, _, after in (c for one in event["statements"] if own for c in one["changes"]):
                 final[kind, identity] = after
         there = {(kind, identity): text for kind, identity, text in seen}
-        strange = sorted(key for key in final.keys() | there.keys() if final.get(key) != there.get(key))
+        context = next(e for e in events if e["event"] == "context")
+        strange = sorted(
+            key
+            for key in final.keys() | there.keys()
+            if final.get(key) != there.get(key) and not names.of_version_table(context["version_table"], key[1])
+        )
         stopped = (
             f"{last['revision'] or 'env.py'}: {last['kind']}: {str(last['message']).strip().splitlines()[0]}"
             if last["event"] == "error"
@@ -235,7 +245,6 @@ class _Run:
             warnings.append(
                 f"the history was replayed from a dump at {self.start}: what that holds is attributed to no revision"
             )
-        context = next(e for e in events if e["event"] == "context")
         return {
             "rows": list(self.rows), "base": base, "facets": seen, "migrator": user, "warnings": list(dict.fromkeys([*warnings, self.scratch.warning])),
             "ran": [{"revision": e["revision"], "own": own, "reads": bool(e["reads"]) or e["looks"], "statements": e["statements"]} for own, e in ran],

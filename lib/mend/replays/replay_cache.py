@@ -13,6 +13,7 @@ from typing import Any
 
 from mend import settings
 from mend.database.catalog import SNAPSHOT_SQL, Change
+from mend.errors import ReplayFailed
 from mend.histories.history import History
 from mend.histories.project import PROBE, Event, Project
 from mend.replays.recording import Replay, Statement
@@ -39,7 +40,7 @@ class Kept:
             [str(p), p.stat().st_mtime_ns]
             for p in sorted(project.python.parent.parent.glob("lib/python*/site-packages"))
         ]
-        dump = hashlib.sha256(base.read_bytes()).hexdigest() if base else ""
+        dump = hashlib.sha256(_plain(base)).hexdigest() if base else ""
         facts = [
             history.digest,
             revision,
@@ -139,3 +140,18 @@ def write_kept(path: Path, content: dict[str, Any]) -> None:
 def _file_digest(path: str) -> str:
     file = Path(path)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _plain(base: Path) -> bytes:
+    """A dump's text.  Raises: ReplayFailed where it cannot be read, or is not SQL."""
+    try:
+        content = base.read_bytes()
+        if content.startswith(b"PGDMP"):
+            raise ValueError("it is not plain SQL: make it with pg_dump --schema-only, without -Fc")
+        content.decode()
+    except (OSError, ValueError) as error:
+        raise ReplayFailed(
+            f"The base {base} cannot be used: {getattr(error, 'strerror', None) or error}. The target was not touched. Name a dump that "
+            "pg_dump --schema-only made."
+        ) from error
+    return content

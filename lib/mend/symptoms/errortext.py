@@ -28,6 +28,8 @@ _CLASS = re.compile(r"\b(?:psycopg2?|asyncpg)\.(?:errors|exceptions)(?:\.\w+)?\.
 _RUNNING = re.compile(
     r"Running (upgrade|downgrade) (?P<old>[^\n]*?) ?-> ?(?P<new>[^\s,]*)(?:[, ][^\n]*)?$", re.MULTILINE
 )
+_DOWNGRADE = re.compile(r"\balembic\b[^\n]{0,400}?\sdowngrade\s+(?:--\S+\s+)*([\w@.+-]{1,80})\s*$", re.MULTILINE)
+_SCRIPT = re.compile(r"Generating static SQL(?:(?!Context impl)[\s\S])*")
 _FRAME = re.compile(
     r'File "(?P<path>[^"\n]*[/\\]versions[/\\](?P<file>[^"/\\\n]+\.py))", line (?P<line>\d+), in (?P<function>\w+)'
 )
@@ -88,8 +90,13 @@ class ErrorText:
 
     @cached_property
     def running(self) -> tuple[Running, ...]:
-        """Every revision that an Alembic log says was run, in order."""
-        return tuple(Running(m[1], m["old"].strip(), m["new"], m.start()) for m in _RUNNING.finditer(self.text))
+        """Every revision that an Alembic log says was run, in order; what was only written as a script (``--sql``) was not."""
+        scripts = [(m.start(), m.end()) for m in _SCRIPT.finditer(self.text)]
+        return tuple(
+            Running(m[1], m["old"].strip(), m["new"], m.start())
+            for m in _RUNNING.finditer(self.text)
+            if not any(begin <= m.start() < end for begin, end in scripts)
+        )
 
     @cached_property
     def frames(self) -> tuple[tuple[str, str], ...]:
@@ -126,6 +133,22 @@ class ErrorText:
         if self.running:
             return self.running[-1].revision
         return next((m[1] for file, _ in reversed(self.frames) if (m := re.match(r"([0-9a-f]{12})_", file))), "")
+
+    def down_to(self) -> str:
+        """Where the downgrade that the text ends with was to go, as its command said, else as far as it ran; '' for one step."""
+        if self.running and self.running[-1].direction != "downgrade":
+            return ""
+        commands = _DOWNGRADE.findall(self.text)
+        if commands:
+            return "" if commands[-1] == "-1" else str(commands[-1])
+        return (self.running[-1].new or "base") if self.running else ""
+
+    def taken_back(self) -> str:
+        """The revision that the text ends with upgrading, and that it shows taken back just before; '' if none."""
+        last, earlier = (self.running[-1], self.running[-2]) if len(self.running) > 1 else (None, None)
+        if last and earlier and (last.direction, earlier.direction) == ("upgrade", "downgrade"):
+            return last.revision if earlier.revision == last.revision else ""
+        return ""
 
     def run_again(self) -> str:
         """A revision whose upgrade the text shows twice in a row with no error between; '' if none.

@@ -28,6 +28,21 @@ def creates(path: Path) -> list[tuple[str, str, str]]:
     return [made for call in calls for made in _created(call) if made[2].split(".")[-1].strip('"') not in dropped]
 
 
+def types(path: Path) -> list[tuple[str, str, str]]:
+    """(``type``, '', name) of the enums that upgrade() in a revision file plainly brings along with a table or a column."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    upgrades = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade"]
+    calls = [call for node in upgrades for call in ast.walk(node) if isinstance(call, ast.Call)]
+    enums = [call for call in calls if getattr(call.func, "attr", getattr(call.func, "id", "")).upper() == "ENUM"]
+    words = [{k.arg: k.value for k in call.keywords if k.arg} for call in enums]
+    own = [w for w in words if ast.unparse(w.get("create_type", ast.Constant(True))) == "True"]
+    named = [(_literal(w["schema"]) if "schema" in w else "", _literal(w["name"])) for w in own if "name" in w]
+    return [("type", "", _quoted(schema, name)) for schema, name in dict.fromkeys(named) if name]
+
+
 def standing(paths: Mapping[str, Path]) -> dict[str, list[tuple[str, str, str]]]:
     """By revision, what plainly must be there when all of these have run, given in their order.
 
@@ -66,6 +81,40 @@ def _plainly(text: str) -> list[tuple[str, str, str]]:
     sure = all(isinstance(one, ast.Expr) for node in upgrades for one in node.body)
     dropped = "drop" in inside.lower() or "rename" in inside.lower()
     return [(kind, _bare(table), _bare(name)) for kind, table, name in made] if sure and not dropped else []
+
+
+_SCRIPT = re.compile(
+    r"\bdrop\s+table\s+(?:if\s+exists\s+)?(?P<dropped>[\w.\"]+)|\balter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<table>[\w.\"]+)\s+drop\s+column\s+"
+    r"(?:if\s+exists\s+)?(?P<column>[\w\"]+)|\btruncate\s+(?:table\s+)?(?:only\s+)?(?P<emptied>[\w.\"]+)|\bdelete\s+from\s+(?:only\s+)?(?P<thinned>[\w.\"]+)",
+    re.IGNORECASE,
+)
+
+
+def destroys(path: Path) -> list[tuple[str, str, str]]:
+    """(kind, table, name) of what ``upgrade()`` plainly drops, empties or deletes from; read like ``creates``."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    upgrades = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade"]
+    calls = [call for node in upgrades for call in ast.walk(node) if isinstance(call, ast.Call)]
+    return list(dict.fromkeys(one for call in calls for one in _destroyed(call)))
+
+
+def _destroyed(call: ast.Call) -> Iterator[tuple[str, str, str]]:
+    method = _method(call)
+    names = [_literal(argument) for argument in call.args] + ["", ""]
+    schema = next((_literal(k.value) for k in call.keywords if k.arg == "schema"), "")
+    if method == "drop_table" and names[0]:
+        yield "relation", "", _quoted(schema, names[0])
+    elif method == "drop_column" and names[0] and names[1]:
+        yield "column", _quoted(schema, names[0]), names[1]
+    elif method == "execute":
+        for match in _SCRIPT.finditer(names[0]):
+            if match["column"]:
+                yield "column", match["table"], match["column"].strip('"')
+            else:
+                yield "relation", "", match["dropped"] or match["emptied"] or match["thinned"]
 
 
 def _bare(name: str) -> str:

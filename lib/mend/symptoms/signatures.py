@@ -106,9 +106,13 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(ROLLBACK, "", 0.85, "it is not said which head to go back from", r"downgrade -1 from multiple heads is ambiguous"),
     Signature(ROLLBACK, "", 0.92, "the revision says that it cannot be taken back", r"in downgrade\n(?:[^\n]*\n){1,4}?\s*NotImplementedError"),
     Signature(ROLLBACK, "", 0.90, "the revision has no downgrade()", r"module '[^'\n]{1,200}' has no attribute 'downgrade'"),
+    # content that a script is about to destroy
+    Signature(LOSS, "", 0.55, "a script drops, empties or deletes from what may hold content", r"^(?:ALTER TABLE (?:ONLY )?(?P<table>\S{1,130}) DROP COLUMN [^\n]{1,130}|DROP TABLE [^\n]{1,200}|TRUNCATE [^\n]{1,200}|DELETE FROM [^\n]{1,200});$", when="alembic"),
+    Signature(LOSS, "", 0.75, "a linter says that a migration drops a column or a table", r"\bban-drop-(?:column|table|database)\b"),
     # code and database are of different versions
     Signature(SKEW, "42703", 0.75, "the application uses a column that is not there", rf"column (?:{_q('columns')}|(?:\w{{1,63}}\.)?(?P<column>\w{{1,63}}))(?: of relation {_q('table')})? does not exist", when="runtime", alone=0.5),
     Signature(SKEW, "42P01", 0.70, "the application uses a table that is not there", rf"(?<! of )relation (?!\"(?:\w+\.)?alembic_version\"){_q('table')} does not exist", when="runtime", alone=0.45),
+    Signature(SKEW, "23502", 0.88, "the application's INSERT does not know a NOT NULL column", rf"null value in column {_q('columns')}(?: of relation {_q('table')})? violates not-null constraint(?=[\s\S]{{0,3000}}?\b(?i:insert into) [^\s(]{{1,130}} ?\((?![^)]*\b(?P=columns)\b)[^)]*\) *(?i:values|select))", when="runtime"),
     Signature(SKEW, "0A000", 0.92, "sessions still use plans made before the change", r"cached plan must not change result type|cached statement plan is invalid due to a database schema or configuration change"),
     Signature(SKEW, "", 0.60, "the database is behind its revision files", r"Target database is not up to date|Database is not on all head revisions", when="any"),
     Signature(MISMATCH, "", 0.50, "the database is not where its files say", r"Target database is not up to date"),

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from mend.errors import MendError, QueryFailed, from_driver
 from mend.symptoms import promises
-from mend.symptoms.signatures import CONFLICT, DEADLOCK, FAILED, FOREIGN, MISMATCH, NOT_NULL, SLOW, UNIQUE
+from mend.symptoms.signatures import (
+    CONFLICT,
+    DEADLOCK,
+    FAILED,
+    FOREIGN,
+    LOSS,
+    MISMATCH,
+    NOT_NULL,
+    ROLLBACK,
+    SLOW,
+    UNIQUE,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -98,6 +109,8 @@ def of_database(conn: Connection, history: History | None) -> Seen:
         questions["version rows"] = lambda: _version_rows(conn, history)
         questions["recorded revisions whose objects are missing"] = lambda: _never_ran(conn, history)
         questions["pending revisions whose objects are there already"] = lambda: _lost_stamps(conn, history)
+        questions["what a downgrade left behind"] = lambda: _left_behind(conn, history)
+        questions["pending revisions that destroy something"] = lambda: _destroyers(conn, history)
         questions["pending revisions that lose their stamp"] = lambda: _stamp_losers(conn, history)
     signs: list[Sign] = []
     notes: list[str] = []
@@ -306,6 +319,23 @@ def _never_ran(conn: Connection, history: History) -> list[Sign]:
     return signs
 
 
+def _destroyers(conn: Connection, history: History) -> list[Sign]:
+    """Pending revisions that plainly drop, empty or delete from what is there: nothing has failed, and it is not too late."""
+    from mend.histories.history import pending
+
+    rows = known_rows(conn, history)
+    if history.missing_parents or not rows or not set(rows) <= history.revisions.keys():
+        return []
+    signs = []
+    for name in pending(history, rows)[:_PENDING_READ]:
+        there = [o for o in _present(conn, promises.destroys(history.revisions[name].path)) if o["present"]]
+        if there:
+            names = ", ".join(sorted(_object(o) for o in there)[:5])
+            says = f"revision {name} is pending, and destroys what is in {names}"
+            signs.append(Sign(LOSS, 0.4, says, {"revision": name}))
+    return signs
+
+
 def _lost_stamps(conn: Connection, history: History) -> list[Sign]:
     """Pending revisions that create what is there already: applied by half, or wholly but never stamped.
 
@@ -336,6 +366,24 @@ def _lost_stamps(conn: Connection, history: History) -> list[Sign]:
                 )
             )
     return signs
+
+
+def _left_behind(conn: Connection, history: History) -> list[Sign]:
+    """The next pending revision's enums are there and nothing else of it: its downgrade() did not drop them."""
+    from mend.histories.history import pending
+
+    rows = known_rows(conn, history)
+    if history.missing_parents or not set(rows) <= history.revisions.keys():
+        return []
+    for name in pending(history, rows)[:1] if rows else ():
+        path = history.revisions[name].path
+        enums = [o for o in _present(conn, promises.types(path)) if o["present"]]
+        others = [o for o in _present(conn, promises.creates(path)) if o["present"]]
+        if enums and not others:
+            listed = ", ".join(sorted(_plain(o["name"]) for o in enums))
+            says = f"of the pending revision {name} only type {listed} is there: a downgrade left it behind"
+            return [Sign(ROLLBACK, 0.9, says)]
+    return []
 
 
 def _wholly_there(conn: Connection, history: History, waiting: Sequence[str]) -> list[str]:

@@ -128,6 +128,9 @@ def _chained(found: list[Sign], error: ErrorText) -> list[Sign]:
                 "text",
             )
         )
+    if (back := error.taken_back()) and repeats:
+        says = f"{back} was taken back and is upgraded again: its downgrade() left behind what is there already"
+        halfway.append(Sign(ROLLBACK, 0.97, says, {}, "text"))
     if found and "downgrade" in error.context:
         halfway.append(Sign(ROLLBACK, 0.9, "the error came up in a downgrade", {}, "text"))
     ceiling = max((s.confidence for s in halfway), default=1.0) - 0.05
@@ -135,8 +138,11 @@ def _chained(found: list[Sign], error: ErrorText) -> list[Sign]:
         replace(s, confidence=min(s.confidence, ceiling)) if s in causes and (earlier or error.commits_midway) else s
         for s in found
     ]
-    return [_with_revision(sign, error.revision()) for sign in [*lowered, *halfway]]
+    return [_with_revision(sign, error.revision(), error.down_to()) for sign in [*lowered, *halfway]]
 
 
-def _with_revision(sign: Sign, revision: str) -> Sign:
+def _with_revision(sign: Sign, revision: str, down_to: str) -> Sign:
+    """With the revision that was run; a way back is told where it was to go."""
+    if sign.slug == ROLLBACK:
+        return replace(sign, parameters=({"revision": down_to} if down_to else {}) | sign.parameters)
     return replace(sign, parameters={"revision": revision} | sign.parameters) if revision else sign

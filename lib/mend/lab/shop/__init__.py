@@ -66,11 +66,19 @@ class Project:
     def alembic(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Attempt:
         """Run the real ``alembic`` on this project, with the interpreter that runs us."""
         shown, kept = self._command(arguments, environ)
+        return self._ran(shown, [*self._alembic, *arguments], kept)
+
+    def python(self, *arguments: str) -> Attempt:
+        """Run a program of the project's own directory, with the interpreter that runs us."""
+        _, kept = self._command((), None)
+        return self._ran(" ".join(["python", *map(shlex.quote, arguments)]), [sys.executable, *arguments], kept)
+
+    def _ran(self, shown: str, argv: list[str], environ: Mapping[str, str]) -> Attempt:
         try:
             done = subprocess.run(
-                [*self._alembic, *arguments],
+                argv,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                cwd=self.directory, env=kept, timeout=PATIENCE_S, check=False,
+                cwd=self.directory, env=environ, timeout=PATIENCE_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as exc:
             raise LabFailed(

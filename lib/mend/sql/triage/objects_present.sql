@@ -13,6 +13,7 @@ select w.kind                                                         as kind,
                   and a.attname = w.name
                   and a.attnum > 0
                   and not a.attisdropped)
+           when 'type' then to_regtype(w.name) is not null
            else to_regclass(w.name) is not null
        end                                                            as present
   from unnest(cast(:kinds as text[]), cast(:tables as text[]), cast(:names as text[])) as w (kind, table_name, name)
