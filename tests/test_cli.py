@@ -288,7 +288,7 @@ def test_a_next_command_works_as_printed_where_mend_is_not_on_the_path(monkeypat
     monkeypatch.setattr(screen.shutil, "which", lambda _name: None)
     monkeypatch.setattr(sys, "argv", [".venv/bin/mend", "demo"])
     assert screen.command("mend undo x") == ".venv/bin/mend undo x"
-    assert screen.command("(no runbook yet)") == "(no runbook yet)"
+    assert screen.command("alembic upgrade head") == "alembic upgrade head"
     monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py"])
     assert screen.command("mend undo x") == f"{sys.executable} -m mend undo x"
     monkeypatch.setattr(screen.shutil, "which", lambda _name: "/usr/bin/mend")

@@ -166,8 +166,3 @@ def test_text_parameters_keep_every_character(text: str) -> None:
     kept = redact(text) == text
     with contextlib.nullcontext() if kept else pytest.raises(InvalidParameter, match="holds a password"):
         assert parameters.from_text(SLUG, {"incident": text}) == {"incident": text}
-
-
-def test_a_message_sends_nobody_to_a_runbook_that_is_not_there() -> None:
-    assert parameters.pointer("failed_migration") == "`mend plan failed_migration`"
-    assert parameters.pointer("deadlock_of_the_future") == "deadlock_of_the_future; no runbook for it yet"

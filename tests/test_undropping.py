@@ -68,8 +68,15 @@ def test_the_history_says_what_the_column_was_and_what_can_be_read_is_told_in_ad
     assert ran.document["plan"]["chosen"] == "recover"
 
 
+OPTIONS = "select c.reloptions, t.reloptions from pg_class as c join pg_class as t on t.oid = c.reltoastrelid where c.oid = 'orders'::regclass"
+
+
 def test_a_round_trip_gives_the_notes_back_and_undo_takes_them_again(desk: Desk, lost: Broken) -> None:
     look = Look(lost.url)
+    look.execute(
+        "alter table orders set (autovacuum_enabled = true, fillfactor = 70, toast.autovacuum_vacuum_threshold = 77)"
+    )
+    in_order = look.query(OPTIONS)
     catalog, attributes = (
         look.catalog(),
         look.query(
@@ -84,6 +91,7 @@ def test_a_round_trip_gives_the_notes_back_and_undo_takes_them_again(desk: Desk,
         )
         == attributes
     )
+    assert look.query(OPTIONS) == in_order
     assert "catalog_compared" in ran.kinds
     before = look.rows()
     planned = restoring(desk, lost, copy)
@@ -124,23 +132,19 @@ def test_what_the_application_has_written_since_stays(desk: Desk, lost: Broken) 
     assert back == wanted
 
 
-@pytest.mark.parametrize(
-    ("harm", "why"),
-    [
-        ("update {} set note = note || '?' where id = 4", "the checksum differs"),
-        ("delete from {} where id = 4", "rows where"),
-        ("alter table {} add column more integer", "the checksum differs"),
-    ],
-)
-def test_a_copy_that_was_altered_is_refused(desk: Desk, lost: Broken, harm: str, why: str) -> None:
+def test_a_copy_that_was_altered_is_refused(desk: Desk, lost: Broken) -> None:
     _, copy = recovered(desk, lost)
     look = Look(lost.url)
-    look.execute(harm.format(f"mend.{copy}"))
-    before = look.rows(), look.catalog()
-    ran = restoring(desk, lost, copy)
-    assert ran.document["plan"]["steps"] == []
-    assert why in ran.options["restore"]
-    assert (look.rows(), look.catalog()) == before
+    for harm, why in (
+        (f"update mend.{copy} set note = note || '?' where id = 4", "the checksum differs"),
+        (f"delete from mend.{copy} where id = 4", "rows where"),
+    ):
+        look.execute(harm)
+        before = look.rows(), look.catalog()
+        ran = restoring(desk, lost, copy)
+        assert ran.document["plan"]["steps"] == []
+        assert why in ran.options["restore"]
+        assert (look.rows(), look.catalog()) == before
 
 
 def test_without_a_superuser_it_says_what_can_still_be_done(desk: Desk, lost: Broken) -> None:
@@ -192,17 +196,6 @@ def test_without_a_project_the_operator_says_the_type_and_a_wrong_one_is_refused
     assert look.query(f"select count(*), min(body) from mend.{name}") == [(20, "b1")]
 
 
-def test_options_of_the_table_come_back_in_their_order(desk: Desk, lost: Broken) -> None:
-    look = Look(lost.url)
-    look.execute(
-        "alter table orders set (autovacuum_enabled = true, fillfactor = 70, toast.autovacuum_vacuum_threshold = 77)"
-    )
-    options = "select c.reloptions, t.reloptions from pg_class as c join pg_class as t on t.oid = c.reltoastrelid where c.oid = 'orders'::regclass"
-    before = look.query(options)
-    recovered(desk, lost)
-    assert look.query(options) == before
-
-
 def test_cut_off_in_the_middle_autovacuum_stays_off_until_resume_or_undo(desk: Desk, lost: Broken) -> None:
     look = Look(lost.url)
     off = "select 'autovacuum_enabled=off' = any(reloptions) from pg_class where oid = 'orders'::regclass"
@@ -235,7 +228,9 @@ def test_a_table_that_is_empty_again_gets_only_the_rows_that_it_lacks(desk: Desk
     )
     rows = "select id, product_id, customer_id, rating, body, created_at from reviews order by id"
     before = look.query(rows)
-    copy = kept_rows(look, "public.reviews")
+    copy = kept_rows(look, "public.reviews", "public.reviews (rows)")
+    other = kept_rows(look, "public.reviews", "public.reviews (body, rating)")
+    assert "`mend undo` of its run" in restoring(desk, lost, other).options["restore"]
     look.execute("delete from reviews where id % 2 = 0", "update reviews set body = 'written since' where id = 3")
     planned = restoring(desk, lost, copy)
     applied = desk.apply(planned)
@@ -244,9 +239,9 @@ def test_a_table_that_is_empty_again_gets_only_the_rows_that_it_lacks(desk: Desk
     assert look.query("select body from reviews where id = 3") == [("written since",)]
 
 
-def kept_rows(look: Look, table: str) -> str:
+def kept_rows(look: Look, table: str, source: str) -> str:
     """A copy of a table with its note, as a rescue makes it."""
-    copy = Copy(Keeper("mend", "test"), table, table)
+    copy = Copy(Keeper("mend", "test"), source, table)
     made = (*copy.made(f"select * from {table}"), copy.noted())
     look.execute("set application_name = 'mend:test:0'", *ledger.schema_statements("mend"), *(one.sql for one in made))
     return copy.name

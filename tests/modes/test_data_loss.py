@@ -441,6 +441,9 @@ def test_what_could_not_be_given_back_is_not_taken(desk: Desk, healthy: Broken, 
     assert ran.code == 3, ran.err
     assert why in ran.err
     assert (look.catalog(), look.rows()) == (catalog, rows)
+    unnamed = desk.plan(incident, data_operations="not_run")
+    assert (unnamed.code, unnamed.document["plan"]["chosen"]) == (2, "none"), unnamed.err
+    assert why in unnamed.options["rescue"]
 
 
 def test_a_revision_that_fails_in_scratch_is_not_called_harmless(desk: Desk, healthy: Broken) -> None:

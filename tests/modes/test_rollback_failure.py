@@ -410,3 +410,50 @@ def test_of_several_heads_one_must_be_named(desk: Desk, healthy: Broken) -> None
     applied = desk.apply(chosen)
     assert applied.code == 0, applied.err
     assert look.version() == ["a71c0de5f00d"]
+
+
+def test_cascade_takes_nothing_along_that_is_not_named(desk: Desk, healthy: Broken) -> None:
+    text = TIER.replace(
+        'op.drop_column("customers", "tier")', 'op.execute("ALTER TABLE customers DROP COLUMN tier CASCADE")'
+    )
+    healthy.project.add_revision("a71c0de5f00d_tiers", text)
+    assert healthy.alembic("upgrade", "head").exit_code == 0
+    look = Look(healthy.url)
+    look.execute("create view by_hand as select tier from customers")
+    incident = Broken(healthy.project, healthy.error_file, healthy.parameters, SLUG)
+    planned = desk.plan(incident, option="best_effort")
+    assert {row["identity"]: row["whose"] for row in planned.check("silent")["sample"]}[
+        "public.by_hand"
+    ] == "made by hand"
+    assert planned.check("midway")["verdict"] == "healthy"
+    (step,) = planned.document["plan"]["steps"]
+    assert "cascade" not in step["sql"].lower()
+    round_trip(desk, incident, planned)
+
+
+def test_what_cannot_come_back_is_kept_as_far_as_its_rows_can_be_told_apart(desk: Desk, healthy: Broken) -> None:
+    text = TIER.replace(
+        '    op.drop_table("tiers")', '    op.drop_table("tiers")\n    op.drop_column("reviews", "mood")'
+    )
+    healthy.project.add_revision(
+        "a71c0de5f00d_tiers",
+        text.replace("def upgrade():", 'def upgrade():\n    op.add_column("reviews", sa.Column("mood", sa.Text()))'),
+    )
+    assert healthy.alembic("upgrade", "head").exit_code == 0
+    look = Look(healthy.url)
+    look.execute("alter table reviews drop constraint reviews_pkey", "update reviews set mood = 'fine'")
+    incident = Broken(healthy.project, healthy.error_file, healthy.parameters, SLUG)
+    planned = desk.plan(incident, option="best_effort")
+    assert "public.reviews has no primary key" in planned.options["downgrade"]
+    assert {row["of"]: row["kept in"] for row in planned.check("losses")["sample"]} == {
+        "public.tiers": "schema mend",
+        "public.customers.tier": "schema mend",
+        "public.reviews.mood": "nowhere",
+    }
+    (count,) = look.query("select count(*) from customers")
+    applied = desk.apply(planned)
+    assert applied.code == 0, applied.err
+    kept = look.query(
+        "select relname from pg_class where relnamespace = 'mend'::regnamespace and obj_description(oid) like '%values of public.customers.tier;%'"
+    )
+    assert look.query(f'select count(*) from mend."{kept[0][0]}"') == [count]

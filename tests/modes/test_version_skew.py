@@ -338,6 +338,38 @@ def test_names_and_types_of_any_kind_pass_through_the_phases(
     assert (look.catalog(), look.query(values)) == (catalog, rows)
 
 
+READS = """
+for (name,) in op.get_bind().execute(sa.text("select note from t")).fetchall():
+    op.execute(sa.text("insert into copies values (:name)").bindparams(name=name))
+op.add_column("t", sa.Column("size", sa.Integer))
+"""
+
+
+def test_several_revisions_run_up_to_the_one_that_is_needed(
+    desk: Desk, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second computes its SQL from rows, so its upgrade() itself is run; the fourth is not needed."""
+    one = "op.execute('create table t (id int, note text)'); op.execute('create table copies (note text)')"
+    later = "op.add_column('t', sa.Column('later', sa.Integer))"
+    history = projects.chain(one=one, two=READS, three="op.create_index('ix', 't', ['size'])", four=later)
+    made = projects.project(tmp_path, history, url=database)
+    monkeypatch.setenv("SHOP_URL", database)
+    command = [sys.executable, "-m", "alembic", "-c", str(made.alembic_ini), "upgrade", "one"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    look = Look(database)
+    look.execute("insert into t values (1, 'a'), (2, 'b')")
+    (tmp_path / "new.sql").write_text("select size from t where id = :id")
+    words = ["-t", "env:SHOP_URL", "-a", str(made.alembic_ini), "-p", "statements", "new.sql"]
+    planned = desk.here("plan", SLUG, *words)
+    assert planned.document["plan"]["chosen"] == "upgrade", planned.err
+    assert "up to two" in planned.document["plan"]["options"][0]["says"]
+    planned = desk.here("plan", SLUG, *words, "-p", "revision", "three")
+    applied = desk.apply(planned)
+    assert applied.code == 0, applied.err
+    assert look.version() == ["three"]
+    assert look.query("select note from copies order by 1") == [("a",), ("b",)]
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------------
 
 MODULES = {

@@ -51,8 +51,8 @@ def slugs() -> tuple[str, ...]:
 
 
 def pointer(slug: str) -> str:
-    """How a message sends the reader to a failure mode: the command, or its name where there is no runbook for it yet."""
-    return f"`mend plan {slug}`" if slug in slugs() else f"{slug}; no runbook for it yet"
+    """How a message sends the reader to a failure mode."""
+    return f"`mend plan {slug}`"
 
 
 def notebook(slug: str) -> Path:

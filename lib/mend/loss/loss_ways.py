@@ -144,6 +144,10 @@ def further(facts: Facts, chosen: str) -> str:
     """What to do next."""
     if not facts.own():
         return "Nothing that is pending destroys anything: run alembic upgrade."
+    if not chosen and not_rescuable(facts):
+        return f"Nothing was chosen: {not_rescuable(facts)}."
+    if not chosen:
+        return "Nothing was chosen, for not everything could be kept: see why not, and do not upgrade before what goes may go."
     if chosen == "rehearse":
         return "Nothing is applied by a rehearsal. Next: option rescue or rename."
     if chosen == "rename":

@@ -101,8 +101,7 @@ def _wrong(conn: Connection, schema: str, one: Kept) -> str:
 
 def _examined(site: Site, one: Kept, place: str, live: Facets, columns: Mapping[str, str]) -> Facts:
     source, name = one.source, one.name
-    whole = len(names.split(source)) < 3
-    table, column = (source, "") if whole else (names.parent(source), names.last(source))
+    table, column = _told(source)
     keeper = Keeper(
         site.target.settings.schema_name, sha256(f"restore {name} {site.last_run}")[:16], kept.primary_keys(live), revision=one.revision
     )  # fmt: skip
@@ -117,8 +116,20 @@ def _examined(site: Site, one: Kept, place: str, live: Facets, columns: Mapping[
     return _counted(site, _defined(site, replace(facts, others=others)))
 
 
+def _told(source: str) -> tuple[str, str]:
+    """Table and column that a copy holds content of; no column where it holds whole rows.
+
+    >>> _told("public.t.c"), _told("public.t"), _told("public.t (rows)")
+    (('public.t', 'c'), ('public.t', ''), ('public.t', ''))
+    """
+    whole = source.removesuffix(" (rows)")
+    return (names.parent(whole), names.last(whole)) if len(names.split(whole)) == 3 else (whole, "")
+
+
 def _against(facts: Facts) -> str:
     """What is wrong before its rows are looked at."""
+    if facts.table.endswith((")", " position")) or {"made", "changed"} <= facts.columns.keys() - {facts.column}:
+        return "it holds what a change of rows or of a type overwrote: `mend undo` of its run gives that back"
     if ("table", facts.table) not in facts.live:
         return f"there is no table {facts.table}: make it first (alembic downgrade makes it, empty), then put its rows back"
     if not facts.key:
@@ -127,8 +138,6 @@ def _against(facts: Facts) -> str:
         return f"the copy has no {', '.join(unknown)}, by which {facts.table} tells its rows apart now"
     if facts.column and facts.column not in facts.columns:
         return f"the copy has no column {facts.column}"
-    if "changed" in facts.columns and "made" in facts.columns and facts.column not in ("made", "changed"):
-        return "it was kept for a change of type: `mend undo` of its run takes that back, with the values"
     return ""
 
 

@@ -72,6 +72,12 @@ def plan(diagnosis: Diagnosis, *, option: str, **given: Any) -> Plan:
     # What was named (a column, a copy) goes before what is pending anyway.
     taken = (room.by_itself(facts.rooms[room.name]) for room in reversed(ROOMS))
     chosen = option or next(filter(None, taken), "")
+    if (
+        not option
+        and chosen in pending.ROOM.options
+        and not any(c.possible and c.option == chosen for _, (c, _) in ways)
+    ):
+        chosen = ""  # nobody asked for it: the options say why not
     room, (choice, steps) = next(((room, way) for room, way in ways if way[0].option == chosen), (ROOMS[0], (None, ())))
     if choice is not None and not choice.possible:
         raise Refused(

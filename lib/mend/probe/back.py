@@ -142,6 +142,9 @@ class Leg:
                     {"revision": self.revisions[0], "snapshot_sql": self.project.asked["snapshot_sql"]}, wire
                 )
                 self.recorder.listen()
+            elif self.kind == "up":  # without snapshots: only what it does to rows is of interest
+                self.recorder = Recorder({"revision": self.revisions[0]}, wire)
+                self.recorder.listen()
             self.project.run(self._work, self.revisions[-1] if self.revisions else "heads")
             if not self.seen:
                 raise Refused("env.py ran no migrations")
@@ -193,6 +196,10 @@ class Leg:
 
     def _tell_statements(self) -> None:
         if self.recorder is None:
+            return
+        if self.kind == "up":
+            rows = [one["says"] for one in self.recorder.statements if one["data"]]
+            self.project.wire.tell("rows", revision=self.revisions[0], says=list(dict.fromkeys(rows)))
             return
         for statement in self.recorder.statements:
             self.project.wire.tell("statement", revision=self.revisions[0], **statement)

@@ -48,7 +48,8 @@ class Proof:
     """One revision, up, down and up again.
 
     ``made``: what its upgrade() changes.  ``undone``: what downgrade() changes of that; None where it ``failed``.  ``again``: what the
-    second upgrade() leaves otherwise than the first; None where it ``failed_again``, or was not tried.
+    second upgrade() leaves otherwise than the first; None where it ``failed_again``, or was not tried.  ``rows``: what upgrade() does to rows, which
+    nobody can compare.
     """
 
     revision: str
@@ -60,6 +61,7 @@ class Proof:
     failed: Failure | None
     failed_again: Failure | None
     warnings: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
 
     @cached_property
     def left(self) -> tuple[Change, ...]:
@@ -290,6 +292,7 @@ def _proof_record(revision: str, events: Sequence[Event]) -> dict[str, Any]:
         "statements": [e for e in of if e["event"] == "statement"],
         "reads": kinds["recorded"]["reads"] if "recorded" in kinds else [],
         "warnings": kinds["recorded"]["warnings"] if "recorded" in kinds else [],
+        "rows": kinds["rows"]["says"] if "rows" in kinds else [],
         "failed": _failure_record(failed.get("down")),
         "failed_again": _failure_record(failed.get("again")),
     }
@@ -339,6 +342,7 @@ def _proof(one: Mapping[str, Any]) -> Proof:
         failed=Failure(**one["failed"]) if one["failed"] else None,
         failed_again=Failure(**one["failed_again"]) if one["failed_again"] else None,
         warnings=tuple(one["warnings"]),
+        rows=tuple(one["rows"]),
     )
 
 

@@ -105,7 +105,9 @@ class Facts:
             return "it could not be proven"
         if proof.failed:
             return proof.failed.says
-        if hanging := [f"{one.kind} {one.identity}" for one in self.hanging if one.revision == revision]:
+        if hanging := [
+            f"{one.kind} {one.identity}" for one in self.hanging if one.revision == revision and not one.cascade
+        ]:
             return f"2BP01: {', '.join(hanging[:4])}{' ...' if len(hanging) > 4 else ''} depend on what it drops"
         if lacking := [c for p in self.pieces if p.revision == revision for c in p.lacking]:
             return f"{lacking[0].kind} {lacking[0].identity}, which it drops or changes, is not here"

@@ -57,6 +57,8 @@ def proof(facts: Facts) -> Check:
     )
     says = f"{how} Of {len(facts.proofs)} revisions {len(facts.proofs) - len(bad)} come back exactly."
     says += "".join(f" {one.revision} {one.verdict}." for one in bad[:5])
+    rows = [one.revision for one in facts.proofs if one.rows]
+    says += f" Of {', '.join(rows)} only the schema: what upgrade() did to rows, no catalog tells." if rows else ""
     return Check(
         "proof", "Does each downgrade() give back what was?", "found" if bad else "healthy", says,
         "Every revision is exact: after downgrade() the catalog is what it was before upgrade(), and upgrade() runs again to the same end.",
@@ -73,6 +75,8 @@ def _detail(one: Proof) -> str:
         return one.failed.says + (f", in: {one.failed.sql[:200]}" if one.failed.sql else "")
     if one.failed_again:
         return one.failed_again.says
+    if not one.left and one.rows:
+        return f"but upgrade() changed rows, which nobody can compare: {'; '.join(one.rows[:3])}"
     left = [f"{c.kind} {c.identity}" for c in one.left if ddl.is_object(c.kind)] or [f"{c.kind} {c.identity}" for c in one.left]  # fmt: skip
     return ", ".join(left[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
 
@@ -147,6 +151,11 @@ def silent(facts: Facts) -> Check:
                             piece.revision,
                         )
                     )
+    rows += [
+        (one.kind, one.identity, "made by hand", facts.live[one.key], one.revision)
+        for one in facts.hanging
+        if one.cascade
+    ]
     frame = pd.DataFrame(rows, columns=["kind", "identity", "whose", "definition", "revision"])
     hand = sum(row[2] == "made by hand" for row in rows)
     says = (

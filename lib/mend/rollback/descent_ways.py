@@ -105,7 +105,24 @@ def down(facts: Facts, *, leave: frozenset[Key] | None, lossy: bool) -> Made:
         return Made((), stay, error.message.replace(" Nothing was changed.", "").rstrip("."))
     if step.irreversible and not lossy:
         return Made((), stay, f"it could not be taken back: {step.irreversible}; best_effort does it with that loss")
-    return Made((step,), stay, "")
+    return Made((_rescued(step, facts) if step.irreversible else step,), stay, "")
+
+
+def _rescued(step: Step, facts: Facts) -> Step:
+    """Without a way back, what can be kept of the content is kept all the same: where its rows can be told apart."""
+    found: list[Statement] = []
+    gone = [c for p in facts.pieces for c in p.changes if c.after is None and c.kind in ("table", "column")]
+    tables = {c.identity for c in gone if c.kind == "table"}
+    for n, change in enumerate(gone):
+        along = change.kind == "column" and names.parent(change.identity) in tables
+        if along or not ddl.losses([change.reversed()]) or (change.kind, change.identity) not in facts.live:
+            continue
+        try:
+            kept_ = kept.keepings([change.reversed()], keeper=facts.keeper, purpose=f"rescue{n}", content=facts.live)
+        except NotInvertible:
+            continue
+        found += [s for one in kept_ for s in one.keep if s.sql not in {t.sql for t in step.statements}]
+    return replace(step, statements=(*found, *step.statements))
 
 
 def _no_path(facts: Facts) -> str:

@@ -12,18 +12,19 @@ from mend.diagnosis import Site
 from mend.replays.downgrades import Proven
 from mend.rollback import dependents
 from mend.rollback.dependents import Key, Walk
-from mend.rollback.pieces import Piece, altered, facets_of, gone
+from mend.rollback.pieces import Piece, altered, facets_of, gone, says_cascade
 
 
 @dataclass(frozen=True)
 class Hanging:
-    """A dependent in the way: of which revision's piece, and what it needs."""
+    """A dependent in the way: of which revision's piece, and what it needs.  ``cascade``: plain alembic would drop it without a word."""
 
     kind: str
     identity: str
     revision: str
     start: Key
     on: tuple[Key, ...]
+    cascade: bool = False
 
     @property
     def key(self) -> Key:
@@ -78,7 +79,8 @@ class Hung:
                         continue
                     if self._along_with_found(one, found) or one not in self.live:
                         continue
-                    found[one] = Hanging(*one, piece.revision, start, self.walk.on.get(one, ()))
+                    cascade = piece.statement is not None and says_cascade(piece.statement.sql) and not is_altered
+                    found[one] = Hanging(*one, piece.revision, start, self.walk.on.get(one, ()), cascade)
         return tuple(found.values())
 
     def _along_with_found(self, one: Key, found: Mapping[Key, Hanging]) -> bool:

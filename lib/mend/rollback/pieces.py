@@ -59,6 +59,7 @@ def pieces_of(
     """The SQL that takes one revision back here, and the catalog behind it.
 
     The statements of downgrade() as recorded, then what it leaves; where it fails in scratch, what upgrade() made, taken back as a whole.
+    A statement that says CASCADE names what it drops instead: it would take along whatever hangs there by then.
     """
     found: list[Piece] = []
     now = dict(state)
@@ -85,12 +86,27 @@ def pieces_of(
         add(f"Take back what {proof.revision} made", texts, moved)
         return found, now
     for one in proof.statements:
-        add(one.says, (one.sql,), one.changes, one)
+        if says_cascade(one.sql):
+            back = [_as_here(c, scratch, migrator) for c in one.changes]
+            named = [Change(c.kind, c.identity, now.get((c.kind, c.identity)), c.after) for c in back]
+            texts = filled(ddl.forward_of((c for c in named if c.before != c.after), live=steps.frame(now)))
+            add(one.says, texts, one.changes, one)
+        else:
+            add(one.says, (one.sql,), one.changes, one)
     if proof.left:
         rest = [c.reversed() for c in proof.left]
         texts = filled(ddl.forward_of(rest, live=steps.frame(now)))
         add(f"Take back what downgrade() of {proof.revision} leaves", texts, rest)
     return found, now
+
+
+def says_cascade(sql: str) -> bool:
+    """Whether a statement drops what depends on what it drops, unseen.
+
+    >>> says_cascade("DROP VIEW v CASCADE"), says_cascade("alter table t add foreign key (a) references u on delete cascade")
+    (True, False)
+    """
+    return any(re.search(r"\bdrop\b.*\bcascade$", text) for text in sqltext.statements(sql))
 
 
 def _as_here(change: Change, scratch: str, migrator: str) -> Change:

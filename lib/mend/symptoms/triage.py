@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mend.database.target import Target
     from mend.histories.history import History
 
-NO_RUNBOOK = "(no runbook yet)"
 ANY_TARGET = "env:DATABASE_URL"  # stands in the command when no target was named
 _MOST = 0.99
 PARAMETERS = (
@@ -194,8 +193,6 @@ def default_ini(target: Target) -> Path | None:
 
 
 def _command(slug: str, found: dict[str, Any], target: Target | None, alembic_ini: Path | None) -> str:
-    if slug not in parameters.slugs():
-        return NO_RUNBOOK
     declared = {parameter.name: parameter for parameter in parameters.of(slug)}
     words = ["mend", "plan", slug, "-t", target.name if target else ANY_TARGET]
     if target is None or (alembic_ini is not None and alembic_ini != default_ini(target)):
