@@ -207,9 +207,9 @@ def test_the_catalog_is_known_at_every_revision_of_the_path(server: Server, tmp_
 def test_a_scratch_server_that_makes_no_databases_is_said_to(server: Server, tmp_path: Path) -> None:
     with lab.administrator(server) as connection:
         connection.execute(
-            "do $$ begin if not exists (select from pg_roles where rolname = 'poor') then create role poor login; end if; end $$"
+            "do $$ begin if not exists (select from pg_roles where rolname = 'pauper') then create role pauper login; end if; end $$"
         )
-    there = {**keywords(server.url()), "user": "poor"}
+    there = {**keywords(server.url()), "user": "pauper"}
     made = project(tmp_path, chained("ground"))
     way = downgrades.way(history.read(made.alembic_ini), {"ground"}, ("ground",), ())
     with pytest.raises(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import projects
 import psycopg
 import pytest
+from mend.database import target
 from mend.errors import ReplayFailed, ScratchUnavailable
 from mend.histories import history
 from mend.postgres.server import Server
 from mend.replays import expected, replay
+from mend.replays import scratch as scratch_room
 from mend.replays.expected import Expected
 from mend.replays.scratch import Scratch
 from projects import ORDERS, chain, keywords, revision
@@ -254,3 +257,23 @@ def test_nothing_is_left_on_the_scratch_server(scratch: Scratch, server: Server,
         expected.expected(project, ["a"], scratch=scratch)
     assert history.read(project.alembic_ini).heads == ("a",)
     assert databases() == []
+
+
+def test_names_without_a_schema_mean_what_they_mean_in_the_target(
+    server: Server, new_database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALTER DATABASE, ALTER ROLE or the address give another search_path: the history makes its tables there."""
+    url = new_database()
+    with psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True) as conn:
+        conn.execute('create schema "App one"')
+        conn.execute('create table "App one".alembic_version (version_num varchar(32))')
+        conn.execute("select set_config('search_path', '\"App one\", public', false)")
+        conn.execute(f"alter database {conn.info.dbname} set search_path from current")
+    monkeypatch.setenv("SHOP_URL", url)
+    chosen = scratch_room.choose(target.resolve("env:SHOP_URL"), version_num=server.binaries.major * 10000)
+    assert (chosen.path, chosen.schemas) == ('"App one", public', ("App one",))
+    place = replace(chosen, address={"conninfo": server.url().replace("+psycopg", "", 1)})
+    project = projects.project(tmp_path / "project", chain(a=ORDERS))
+    made = expected.expected(project, ["a"], scratch=place)
+    assert ("table", '"App one".orders') in made.facets
+    assert ("table", "public.orders") not in made.facets

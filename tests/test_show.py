@@ -95,6 +95,14 @@ def test_states_are_words_in_colour() -> None:
     assert "NOT_DONE" in shown.text
 
 
+def test_what_was_not_asked_is_neither_healthy_nor_found() -> None:
+    left_out = _check(pd.DataFrame(), verdict="not_asked", question="How does it go on a copy?")
+    assert "NOT ASKED" in show.check(left_out).html
+    assert "HEALTHY" not in show.check(left_out).html
+    assert Diagnosis((left_out, _check(pd.DataFrame(), verdict="healthy")), {}).verdict() == "healthy"
+    assert Diagnosis((left_out, _check(pd.DataFrame(), verdict="found")), {}).verdict() == "found"
+
+
 def test_verdicts_list_every_question() -> None:
     diagnosis = Diagnosis((_check(pd.DataFrame()), _check(pd.DataFrame(), verdict="healthy", question="Else?")), {})
     html = show.verdicts(diagnosis).html
@@ -129,7 +137,7 @@ def test_a_plan_without_steps_offers_no_digest() -> None:
     plan = Plan("x", {}, {}, "retry", next="alembic upgrade head")
     shown = show.plan(plan)
     assert plan.digest() not in shown.html
-    assert "No step is needed." in shown.html
+    assert "No step is planned." in shown.html
     assert "alembic upgrade head" in shown.html
 
 

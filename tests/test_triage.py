@@ -17,7 +17,7 @@ from mend.database import parameters
 from mend.database import target as targets
 from mend.errors import PrivilegeMissing, ProjectBroken, TargetUnreachable
 from mend.lab.shop import plain
-from mend.symptoms import errortext, signatures, signs, triage
+from mend.symptoms import errortext, sign, signatures, signs, triage
 from mend.symptoms.signatures import MODES
 from mend.symptoms.triage import Finding
 
@@ -709,7 +709,7 @@ def test_a_question_that_cannot_be_answered_is_said_and_the_others_are_still_ask
 ) -> None:
     run(database, "create table c (a int)", "alter table c add constraint x check (a is not null) not valid")
 
-    def refused(_rows: Any) -> list[signs.Sign]:
+    def refused(_rows: Any) -> list[sign.Sign]:
         raise PrivilegeMissing("This role may not. Nothing was changed.")
 
     monkeypatch.setattr(signs, "_invalid_indexes", refused)
@@ -724,10 +724,10 @@ def test_a_question_that_fails_in_the_server_leaves_the_session_usable(
 ) -> None:
     run(database, "create table c (a int)", "alter table c add constraint x check (a is not null) not valid")
     monkeypatch.setattr(signs, "_waiting", lambda rows: [])
-    ask = signs._ask
+    ask = signs.ask
     monkeypatch.setattr(
         signs,
-        "_ask",
+        "ask",
         lambda conn, name, **binds: (
             conn.exec_driver_sql("select 1/0") if name.endswith("indexes") else ask(conn, name, **binds)
         ),

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from mend.database.target import Identity, Target
     from mend.histories.project import Project
 
-Verdict = Literal["healthy", "found", "could_not_check"]
+Verdict = Literal["healthy", "found", "could_not_check", "not_asked"]
 
 
 @dataclass(frozen=True)
 class Check:
     """One question put to the database, and its answer.
 
-    ``verdict``: ``healthy``, ``found`` or ``could_not_check`` (then ``why`` says why); a check that failed never says healthy.
+    ``verdict``: ``healthy``, ``found``, ``could_not_check`` (then ``why`` says why), or ``not_asked``, where the parameters leave it out or it is an
+    extra that this server does not have; a check that failed, or was never made, never says healthy.
     ``frame``: the evidence, one row per finding unless the question says otherwise.  ``says``: the answer in one sentence.
     """
 
@@ -68,7 +69,7 @@ class Diagnosis:
         return next(c for c in self.checks if c.name == name)
 
     def verdict(self) -> Verdict:
-        """The worst verdict: ``could_not_check`` over ``found`` over ``healthy``."""
+        """The worst verdict: ``could_not_check`` over ``found`` over ``healthy``; what was not asked counts for nothing."""
         verdicts = {c.verdict for c in self.checks}
         return "could_not_check" if "could_not_check" in verdicts else "found" if "found" in verdicts else "healthy"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import projects
 import pytest
 from fix_runs import Desk, Look, Ran, options
 from fix_shop import Broken
@@ -15,6 +16,7 @@ from mend.diagnosis import Site
 from mend.errors import InvalidParameter, Refused
 from mend.histories.project import Project
 from mend.modes import environment_mismatch
+from projects import revision
 
 SLUG = "environment_mismatch"
 Incident = Callable[..., Broken]
@@ -141,7 +143,9 @@ def test_a_repair_after_which_something_else_differs_is_not_called_done(desk: De
         "create table by_hand (id integer)", "drop table order_items cascade",
         "alter default privileges in schema public grant select on tables to public",
     )  # fmt: skip
-    applied = desk.apply(desk.plan(drifted, resolve="public.order_items=revert; table public.by_hand=revert"))
+    planned = desk.plan(drifted, resolve="public.order_items=revert; public.by_hand=revert")
+    assert planned.document["plan"]["warnings"][0].startswith("public.order_items: made anew, without what was in it")
+    applied = desk.apply(planned)
     assert applied.code == 1, applied.err
     assert "grant table public.order_items to public has come to differ" in applied.err
 
@@ -245,6 +249,29 @@ def test_a_row_that_no_file_has_is_compared_with_the_revision_that_fits(desk: De
     assert "unknown to the files" in ran.check("version_rows")["says"]
     (step,) = ran.document["plan"]["steps"]
     assert "'0c5e8a71d3f6' where version_num = 'gone0123'" in step["sql"]
+
+
+def test_a_dependency_keeps_no_row_of_its_own(
+    desk: Desk, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """alembic takes the row of a dependency away; with both rows there every upgrade says that they overlap."""
+    monkeypatch.setenv("SHOP_URL", database)
+    made = {name: f'op.execute("create table {name} (id integer)")' for name in "abc"}
+    files = {
+        "a": revision("a1", None, made["a"]),
+        "b": revision("b1", None, made["b"]),
+        "c": revision("c1", "a1", made["c"], "depends_on = 'b1'"),
+    }
+    ini = projects.project(tmp_path / "project", files).alembic_ini
+    look = Look(database)
+    look.execute("create table alembic_version (version_num varchar(32) constraint alembic_version_pkc primary key)")
+    look.execute(
+        "insert into alembic_version values ('a1'), ('b1')", *(f"create table {name} (id integer)" for name in made)
+    )
+    words = ["-p", "target", "env:SHOP_URL", "-p", "alembic_ini", str(ini), "-p", "option", "stamp"]
+    applied = desk.apply(desk.here("plan", SLUG, *words))
+    assert applied.code == 0, applied.err
+    assert look.version() == ["c1"]
 
 
 # --- another target -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from fix_runs import Desk, Look, Ran, verdict
 from fix_shop import Broken
 from mend.batches.deletion import Reference
 from mend.constraints import orphans
-from mend.constraints.orphans import Facts, Referring
+from mend.constraints.orphaned import Facts, Referring
 from mend.database.catalog import Change
 from mend.lab.shop import Project
 from mend.modes import foreign_key_violation

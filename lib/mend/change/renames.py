@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mend.change.belonging import holders
 from mend.database import names
 from mend.database.catalog import Change
 
@@ -43,6 +44,32 @@ def as_rename(changes: Sequence[Change]) -> tuple[str, ...]:
             if old.kind == new.kind and same_holder and _explains(old, new, changes):
                 found.append((_rename(old, new),))
     return found[0] if len(found) == 1 else ()
+
+
+def explained(old: Change, new: Change, changes: Sequence[Change]) -> list[Change]:
+    """Those of the changes that one RENAME of ``old`` to ``new`` makes; () where something that is named after ``old``, or a column, would be left."""
+    a, b = names.bare(old.identity), names.bare(new.identity)
+    now = {(c.kind, c.identity): c for c in changes if c.after is not None}
+    found: list[Change] = []
+    for change in changes:
+        there = now.get((change.kind, names.substitute(change.identity, a, b)))
+        if change.before is not None and there is not None and _became(change, str(there.after), a, b):
+            found += dict.fromkeys([change, there])
+    named = {
+        c: {c.identity, *holders(c.kind, c.identity, c.before or c.after or "")} for c in changes if c not in found
+    }
+    left = [
+        c for c, about in named.items() if (a in about and c.kind != "index") or (b in about and c.kind == "column")
+    ]
+    return found if not left and as_rename(found) else []
+
+
+def _became(change: Change, after: str, a: str, b: str) -> bool:
+    """Whether a facet is after the rename of ``a`` to ``b`` as it is now."""
+    before = str(change.before)
+    follows = change.kind in _DEPARSED and names.last(a) in names.words(before) and names.last(b) in names.words(after)
+    renamed = names.substitute(change.identity, a, b) != change.identity
+    return after == names.substitute(before, a, b) or (renamed and (after == before or follows))
 
 
 def _explains(old: Change, new: Change, changes: Sequence[Change]) -> bool:

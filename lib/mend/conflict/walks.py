@@ -106,7 +106,7 @@ class Walker:
             [str(p), p.stat().st_mtime_ns] for p in self.project.python.parent.parent.glob("lib/python*/site-packages")
         )
         own = [self.past.digest, sorted(self.overlay.items()), str(self.project.python), packages, scratch.version]
-        return kept_path(name, [*own, scratch.major, list(scratch.roles), *facts])
+        return kept_path(name, [*own, scratch.major, list(scratch.roles), scratch.path, list(scratch.schemas), *facts])
 
 
 def load(path: Path) -> tuple[list[Walked], list[str]] | None:

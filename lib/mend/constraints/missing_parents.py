@@ -16,7 +16,7 @@ from mend.batches.repair import Repair
 from mend.change import kept, weights
 from mend.change.act import literal
 from mend.constraints import orphans, proposals
-from mend.constraints.orphans import Facts, Referring
+from mend.constraints.orphaned import Facts, Referring
 from mend.constraints.proposals import Objection, Proposal
 from mend.database import catalog, names, parameters, queries
 from mend.database.catalog import Change

@@ -7,7 +7,7 @@ from functools import partial
 import pandas as pd
 
 from mend.constraints import orphans
-from mend.constraints.orphans import Facts
+from mend.constraints.orphaned import Facts
 from mend.database import names
 from mend.diagnosis import Check, Prevention
 from mend.repairs import foreign_keys

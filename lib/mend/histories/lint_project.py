@@ -139,8 +139,8 @@ def _is_empty(function: Function) -> bool:
     )
 
 
-def _calls(function: Function) -> Iterator[tuple[str, str, ast.Call]]:
-    """(operation, table of the batch or '', call) of every call on ``op`` or on a batch."""
+def _calls(function: Function) -> Iterator[tuple[str, str | None, ast.Call]]:
+    """(operation, table of the batch or None, call) of every call on ``op`` or on a batch."""
     batches: dict[int, str] = {}  # call -> table of the innermost block whose batch it is made on
     for node in ast.walk(function):
         for item in node.items if isinstance(node, ast.With) else ():
@@ -150,7 +150,7 @@ def _calls(function: Function) -> Iterator[tuple[str, str, ast.Call]]:
                 and isinstance(name, ast.Name)
                 and "batch_alter_table" in ast.unparse(made.func)
             ):
-                table = next(iter(_words("create_table", "", made)))
+                table = next(iter(_words("create_table", None, made)))
                 batches |= {id(call): table for call in ast.walk(node) if _owner(call) == name.id}
     for node in ast.walk(function):
         if (
@@ -158,7 +158,7 @@ def _calls(function: Function) -> Iterator[tuple[str, str, ast.Call]]:
             and isinstance(node.func, ast.Attribute)
             and (_owner(node) == "op" or id(node) in batches)
         ):
-            yield node.func.attr, batches.get(id(node), ""), node
+            yield node.func.attr, batches.get(id(node)), node
 
 
 def _owner(node: ast.AST) -> str:
@@ -173,7 +173,7 @@ def _changes_schema(function: Function) -> bool:
     silent = {"get_bind", "get_context", "f", "inline_literal", "bulk_insert", "batch_alter_table"}
     for operation, _, call in _calls(function):
         if operation == "execute":
-            if re.search(r"^\s*(create|alter|drop|comment)\b", _words(operation, "", call)[0], re.IGNORECASE):
+            if re.search(r"^\s*(create|alter|drop|comment)\b", _words(operation, None, call)[0], re.IGNORECASE):
                 return True
         elif operation not in silent:
             return True
@@ -188,18 +188,23 @@ def _made(upgrade: Function, functions: dict[str, Function]) -> tuple[set[str], 
     for operation, batch, call in _calls(upgrade):
         args = _words(operation, batch, call)
         if operation in ("create_table", "rename_table", "add_column", "alter_column"):
-            known &= all(args)
+            known &= all(args) if "table" in operation else bool(args[-1])
             new = next((_literal(k.value) for k in call.keywords if k.arg == "new_column_name"), "")
             made |= set(args) if operation in ("create_table", "rename_table") else set()
-            made |= {".".join(args)} if operation == "add_column" else {f"{args[0]}.{new}"} if new else set()
+            made |= {_column(*args)} if operation == "add_column" else {_column(args[0], new)} if new else set()
         elif operation in ("execute", "create_table_comment", "bulk_insert"):
             known &= operation != "execute" or not _may_make(call)
     return made, known and not (helpers & functions.keys()) and "get_bind" not in ast.unparse(upgrade)
 
 
+def _column(table: str, name: str) -> str:
+    """A column's name here; of a table that nobody can read, it may be in any."""
+    return f"{table or '*'}.{name}"
+
+
 def _may_make(call: ast.Call) -> bool:
     """Whether raw SQL may make or rename a table or a column."""
-    text = _words("execute", "", call)[0]
+    text = _words("execute", None, call)[0]
     return not text or bool(re.search(r"\b(create|add|rename)\b", text, re.IGNORECASE))
 
 
@@ -211,17 +216,17 @@ def _destroyed(one: Revision, down: Function, made: set[str]) -> Iterator[Findin
             operation = "drop_column" if drops["of"] else "drop_table"
         if operation == "drop_table" and args[0] and args[0] not in made:
             yield _downgrade(one, call.lineno, "downgrade_destroys", f"table {args[0]}")
-        elif operation == "drop_column" and all(args) and not {args[0], ".".join(args)} & made:
+        elif operation == "drop_column" and all(args) and not {args[0], _column(*args), _column("", args[1])} & made:
             yield _downgrade(one, call.lineno, "downgrade_destroys", f"column {args[0]}.{args[1]}")
         elif operation == "execute" and (match := _EMPTIES.match(args[0])) and match[1].strip('"') not in made:
             yield _downgrade(one, call.lineno, "downgrade_deletes_rows", match[1])
 
 
-def _words(operation: str, batch: str, call: ast.Call) -> list[str]:
+def _words(operation: str, batch: str | None, call: ast.Call) -> list[str]:
     """What names something in a call, given by place or by name; '' for what is computed, or not given."""
-    named = _NAMED.get(operation, ())[1 if batch else 0 :]
+    named = _NAMED.get(operation, ())[0 if batch is None else 1 :]
     given = {k.arg: k.value for k in call.keywords} | dict(zip(named, call.args, strict=False))
-    return ([batch] if batch else []) + [_literal(given[name]) if name in given else "" for name in named]
+    return ([] if batch is None else [batch]) + [_literal(given[name]) if name in given else "" for name in named]
 
 
 def _literal(node: ast.expr) -> str:

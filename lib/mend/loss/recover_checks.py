@@ -79,7 +79,7 @@ def readable(facts: Facts) -> Check:
         healthy_when="Every row is as old as the column, and the table was not written anew since.",
     )
     if facts.lost is None:
-        return asks(verdict="healthy", says="No dropped column was asked for.")
+        return asks(verdict="not_asked", says="No dropped column was named.")
     anew = {one.relation: one.rewritten for one in facts.lost.places}
     frame = pd.DataFrame(
         [
@@ -114,7 +114,7 @@ def evidence_at_risk(facts: Facts) -> Check:
         healthy_when="Autovacuum is off for the table until the values are read, and nobody updates its rows.",
     )
     if facts.lost is None:
-        return asks(verdict="healthy", says="No dropped column was asked for.")
+        return asks(verdict="not_asked", says="No dropped column was named.")
     frame = facts.vacuums
     running = frame[frame["vacuum_pid"].notna()]
     off = ["autovacuum_enabled=off" in options or "autovacuum_enabled=false" in options for options in frame["options"]]

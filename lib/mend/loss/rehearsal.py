@@ -240,7 +240,7 @@ def check(rehearsed: Rehearsed) -> Check:
         frame=rehearsed.tables,
     )
     if rehearsed.unasked:
-        return asks(verdict="healthy", says="Not asked for: it is rehearsed with option rehearse.")
+        return asks(verdict="not_asked", says="It is rehearsed with option rehearse.")
     if rehearsed.why:
         return asks(verdict="could_not_check", says="It was not rehearsed.", why=rehearsed.why)
     if rehearsed.failed:
@@ -267,7 +267,7 @@ def check_statements(rehearsed: Rehearsed) -> Check:
         frame=rehearsed.statements,
     )
     if rehearsed.unasked:
-        return asks(verdict="healthy", says="Not asked for: it is rehearsed with option rehearse.")
+        return asks(verdict="not_asked", says="It is rehearsed with option rehearse.")
     if rehearsed.why:
         return asks(verdict="could_not_check", says="It was not rehearsed.", why=rehearsed.why)
     long = [r for r in rehearsed.statements.to_dict("records") if r["seconds"] > 1 and "ACCESS EXCLUSIVE" in r["locks"]]

@@ -36,7 +36,7 @@ def copy(facts: Facts) -> Check:
         healthy_when="0 of its values are missing.",
     )
     if not facts.name:
-        return asked(verdict="healthy", says="No copy was named.")
+        return asked(verdict="not_asked", says="No copy was named.")
     frame = restorable.frame(facts)
     if facts.against or facts.missing is None:
         return asked(verdict="could_not_check", says=f"{facts.place} is not put back.", frame=frame, why=facts.against)

@@ -220,7 +220,7 @@ class Drift:
         if kind == "extension":
             return expected is not None and self.live.get(key) is None
         if kind == "setting":
-            return expected is not None
+            return expected is not None and expected != self.expected.base.get(key)
         return not ({identity} | holders(kind, identity, expected or self.live.get(key) or "")) & self.ignored
 
     @cached_property

@@ -82,8 +82,8 @@ class Facts:
         return self.drift.expected
 
     def parents(self) -> dict[str, tuple[str, ...]]:
-        """Each revision's parents by down_revision; dependencies leave rows of their own."""
-        return {one: revision.down for one, revision in self.past.revisions.items()}
+        """Each revision's parents and dependencies: alembic keeps a row for neither."""
+        return {one: self.past.parents(one) for one in self.past.revisions}
 
     def fitting_rows(self) -> tuple[str, ...]:
         """The version rows of the revision that the live catalog fits best."""

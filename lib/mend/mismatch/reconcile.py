@@ -14,9 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from mend.change import ddl, weights
-from mend.change.belonging import holders
 from mend.change.kept import Facets, Keeper
-from mend.change.renames import as_rename
+from mend.change.renames import explained
 from mend.constraints import nulls, unique_index
 from mend.database import names, sqltext
 from mend.database.catalog import COLUMNS, Change, index_state
@@ -61,18 +60,16 @@ def revert(chosen: Sequence[Difference], ground: Ground) -> tuple[Step, ...]:
 
     What goes goes first, then what changes, then what comes: of tables that are there, each rule by itself and without blocking.
 
-    Raises: NotInvertible naming what no SQL is known for; Refused where a key cannot be made here.
+    Raises: NotInvertible naming what no SQL is known for; Refused where a key cannot be made here, or something would come back empty.
     """
-    wanted = [one.reverting() for one in chosen]
+    renames, wanted = _renames([one.reverting() for one in chosen])
     filled = _filled(wanted, ground.live)
     apart = [c for c in wanted if c not in filled and _apart(c, ground.live)]
     together = [c for c in wanted if c not in apart and c not in filled]
     made: tuple[Step, ...] = ()
     gone = [Change(c.kind, c.identity, c.before, None) for c in apart if c.before is not None]
-    if gone or together:
-        renames = _renames(together)
-        rest = [c for c in (*gone, *together) if not any(c in one for one in renames)]
-        done = [("", [c.reversed() for c in several]) for several in (rest, *renames) if several]
+    if gone or together or renames:
+        done = [("", [c.reversed() for c in several]) for several in ([*gone, *together], *renames) if several]
         made = steps.take_back(done, says=_said("Take back", chosen), live=ground.live, keeper=ground.named("revert"))
     columns = [wanted_ for wanted_ in filled.values() if wanted_ is not None]
     made += steps.make(columns, live=ground.after(made).live, keeper=ground.named("columns"))
@@ -82,24 +79,55 @@ def revert(chosen: Sequence[Difference], ground: Ground) -> tuple[Step, ...]:
     return made
 
 
-def _renames(changes: Sequence[Change]) -> list[list[Change]]:
-    """A column that goes and one of the same type that comes, with all that is on them, where one RENAME explains it: its content stays."""
-    gone = [c for c in changes if c.kind == "column" and c.after is None]
-    come = [c for c in changes if c.kind == "column" and c.before is None]
+def _renames(changes: Sequence[Change]) -> tuple[list[list[Change]], list[Change]]:
+    """The changes that one RENAME each explains, of tables and columns, so that their content stays; and the others.
+
+    Raises: Refused where a table or column goes and its like comes, with more than a rename between them: it would come back empty.
+    """
     found: list[list[Change]] = []
-    for old in gone:
-        for new in come:
-            if names.parent(old.identity) != names.parent(new.identity) or old.before != new.after:
+    left = list(changes)
+    for kind in ("table", "column"):
+        gone, come = ([c for c in left if c.kind == kind and getattr(c, side) is None] for side in ("after", "before"))
+        for old, new in ((old, new) for old in gone for new in come):
+            if old in left and new in left and names.parent(old.identity) == names.parent(new.identity):
+                several = explained(old, new, left) if old.before == new.after else []
+                found += [several] if several else []
+                left = [c for c in left if c not in several]
+    _refuse_likes(left)
+    return found, left
+
+
+def _refuse_likes(changes: Sequence[Change]) -> None:
+    gone, come = (
+        {
+            c.identity: _shape(c, changes, side)
+            for c in changes
+            if c.kind in ("table", "column") and getattr(c, side) is None
+        }
+        for side in ("after", "before")
+    )
+    for old, shape in gone.items():
+        for new, other in come.items():
+            within = names.parent(old)
+            if within in gone or names.parent(new) in come or len(names.split(old)) != len(names.split(new)):
                 continue
-            about = {old.identity, new.identity}
-            several = [
-                c
-                for c in changes
-                if c.identity in about or holders(c.kind, c.identity, c.after or c.before or "") & about
-            ]
-            if as_rename(several) and not any(c in one for one in found for c in several):
-                found.append(several)
-    return found
+            alike = 2 * len(shape & other) >= max(len(shape), len(other), 1)
+            if alike and (len(names.split(old)) == 2 or within == names.parent(new)):
+                raise Refused(
+                    f"{old} and {new} look like one, renamed or moved, with more changed on it: what goes would be kept in schema mend, and what "
+                    "comes would be empty. Nothing was changed. Rename or move it by hand and plan again, or choose for one of them first."
+                )
+
+
+def _shape(change: Change, changes: Sequence[Change], side: str) -> frozenset[str]:
+    """A column's type; of a table, its columns."""
+    if change.kind == "column":
+        return frozenset({str(change.before or change.after)})
+    return frozenset(
+        f"{names.last(c.identity)} {c.before or c.after}"
+        for c in changes
+        if c.kind == "column" and getattr(c, side) is None and names.parent(c.identity) == change.identity
+    )
 
 
 def _filled(wanted: Sequence[Change], live: Facets) -> dict[Change, Wanted | None]:
@@ -253,7 +281,7 @@ def adopt(
 ) -> tuple[Step, ...]:
     """Write a revision that makes what was made by hand, and record it here, where that is so already.
 
-    Raises: NotInvertible; Refused where the database is at several revisions, or an index to adopt is not valid.
+    Raises: NotInvertible; Refused where the database is at several revisions, an index to adopt is not valid, or a rename is not told.
     """
     if len(table.rows) != 1:
         raise Refused(
@@ -264,8 +292,9 @@ def adopt(
             f"Index {broken[0]} is INVALID: no revision should make it so. Nothing was changed. Choose revert for it."
         )
     changes = [one.reverting().reversed() for one in chosen]
-    up = ddl.forward_of(changes, live=_frame(expected))
-    down = ddl.inverse_of(changes, live=_frame(ground.live))
+    renames, rest = _renames(changes)
+    up = (*(s for one in renames for s in ddl.forward_of(one)), *ddl.forward_of(rest, live=_frame(expected)))
+    down = (*ddl.inverse_of(rest, live=_frame(ground.live)), *(s for one in renames for s in ddl.inverse_of(one)))
     revision = sha256(f"{table.rows[0]} {up}")[:_ID_LENGTH]
     text = _revision(revision, table.rows[0], chosen, up, down)
     path = folder / f"{revision}_adopt_what_was_made_by_hand.py"
@@ -315,8 +344,9 @@ def _constant(sql: str) -> str:
 
 
 def _bindless(sql: str) -> str:
-    """SQL as ``op.execute`` takes it: a colon before a word would be a parameter."""
-    return re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", sql)
+    """SQL as ``op.execute`` takes it: sqlalchemy.text reads a colon before a word as a parameter, and takes a backslash before one away."""
+    kept = re.sub(r"\\(:[\w$]*)(?![:\w$])", r"\\\\\1", sql)
+    return re.sub(r"(?<![:\w$\\]):([\w$]+)(?![:\w$])", r"\\:\1", kept)
 
 
 # -- version rows --------------------------------------------------------------------------------------------------------

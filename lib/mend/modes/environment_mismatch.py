@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from mend.database import names
 from mend.diagnosis import Check, Diagnosis, Prevention, Site
 from mend.errors import InvalidParameter, Refused
 from mend.mismatch import drift, drift_checks, drift_ways, drifted, plots_drift
@@ -118,7 +119,7 @@ def plan(diagnosis: Diagnosis, *, option: str, resolve: str, revision: str, **_:
     return Plan(
         slug=SLUG, target={}, evidence=dict(diagnosis.evidence) | {"chosen": {one.name: word for one, word in chosen.items() if word != "report"}},
         chosen="resolve" if resolve else option or "report", options=tuple(choice for choice, _ in ways.values()), steps=steps,
-        next=_next(facts, acting), warnings=_warnings(facts, diagnosis, chosen),
+        next=_next(facts, acting), warnings=(*_empty(chosen, steps), *_warnings(facts, diagnosis, chosen)),
     )  # fmt: skip
 
 
@@ -128,6 +129,19 @@ def _next(facts: Facts, acting: bool) -> str:
     if not facts.drift.differences:
         return "Nothing differs: there is nothing to mend."
     return "Choose an option for all of them, or one for each with the parameter resolve."
+
+
+def _empty(chosen: Mapping[Difference, str], steps: Sequence[Step]) -> tuple[str, ...]:
+    """Tables and columns that are made anew: their content is not a matter of the schema."""
+    sent = [statement.sql for step in steps for statement in step.statements]
+    made = [
+        one.identity
+        for one, word in chosen.items()
+        if word == "revert" and one.kind in ("table", "column") and one.live is None
+        if any(f"table {one.identity} " in sql and sql.startswith("create ") for sql in sent)
+        or any(f" {names.parent(one.identity)} add column {names.last(one.identity)} " in sql for sql in sent)
+    ]
+    return (f"{', '.join(made)}: made anew, without what was in it; rows get the default.",) if made else ()
 
 
 def _warnings(facts: Facts, diagnosis: Diagnosis, chosen: Mapping[Difference, str]) -> tuple[str, ...]:

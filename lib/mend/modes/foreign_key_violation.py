@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from mend.constraints import missing_parents, orphan_checks, orphans
-from mend.constraints.orphans import Facts
+from mend.constraints.orphaned import Facts
 from mend.database import names
 from mend.database.catalog import Change
 from mend.diagnosis import Check, Diagnosis, Site

@@ -139,7 +139,7 @@ def _counts(events: Sequence[Event]) -> dict[str, int]:
     }
     planned = last(events, "planned").get("steps", 0)
     return {
-        "checks": len(answered),
+        "checks": sum(check.get("verdict") != "not_asked" for check in answered),
         "found": sum(check.get("verdict") == "found" for check in answered),
         "could_not_check": sum(check.get("verdict") == "could_not_check" for check in answered),
         "steps": planned if isinstance(planned, int) else len(planned),

@@ -34,7 +34,7 @@ _CODE_COLUMNS = {
 _TONES = {
     "healthy": "ok", "completed": "ok", "applied": "ok", "whole": "ok", "DONE": "ok", "yes": "ok",
     "found": "warn", "planned": "note", "DIFFERENT": "bad", "INVALID": "bad", "failed": "bad", "unknown": "bad",
-    "NOT_DONE": "warn", "interrupted": "warn", "refused": "warn", "could_not_check": "bad", "DATA": "note",
+    "NOT_DONE": "warn", "interrupted": "warn", "refused": "warn", "could_not_check": "bad", "not_asked": "note", "DATA": "note",
 }  # fmt: skip
 _STATE_COLUMNS = {"state", "verdict", "outcome"}
 _ID_COLUMNS = {"revision", "down_revision", "version_num", "pid", "sqlstate"}  # never wrapped: they are copied

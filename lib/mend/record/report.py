@@ -81,7 +81,7 @@ def _one_line(summary: dict[str, Any]) -> str:
 
 def _glance(record: Record, summary: dict[str, Any], events: Sequence[Event]) -> str:
     """What was found, and the next command: what a reader in a hurry came for."""
-    found = [check for check in account.checks(events) if check["verdict"] != "healthy"]
+    found = [check for check in account.checks(events) if check["verdict"] in ("found", "could_not_check")]
     listed = "".join(f"<li>{markup.badge(c['verdict'])} <span>{escape(_answered(c))}</span></li>" for c in found)
     command, words = _next(record.run_id, summary)
     done = _done(events)

@@ -114,7 +114,7 @@ def plan(made: Plan) -> Shown:
     parts = [
         _options(made),
         "".join(_step(n, step) for n, step in enumerate(made.steps)),
-        "" if made.steps else paragraph("No step is needed."),
+        "" if made.steps else paragraph("No step is planned."),
         "".join(box("warn", [paragraph(warning)]) for warning in made.warnings),
         _digest(made) if made.steps else "",
         paragraph(made.next),
@@ -207,7 +207,7 @@ def _plan_text(made: Plan) -> str:
         lines += _back_text(step)
         lines += [f"    cannot be taken back: {step.irreversible}"] if step.irreversible else []
     lines += [f"warning: {warning}" for warning in made.warnings]
-    return "\n".join([*lines, f"digest {made.digest()}" if made.steps else "no step is needed", made.next])
+    return "\n".join([*lines, f"digest {made.digest()}" if made.steps else "no step is planned", made.next])
 
 
 def _option_text(o: Choice, chosen: str) -> list[str]:

@@ -50,6 +50,8 @@ class Kept:
             scratch.major,
             dump,
             list(scratch.roles),
+            scratch.path,
+            list(scratch.schemas),
         ]
         texts = [
             *own,

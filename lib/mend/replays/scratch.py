@@ -19,6 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from mend import settings
+from mend.database import queries
 from mend.database.target import Target, named_address, redact
 from mend.errors import NoServerBinaries, ReplayFailed, ScratchUnavailable
 from mend.postgres.binaries import Binaries, find_binaries
@@ -41,11 +42,15 @@ class Scratch:
     major : the target's major version
     address : libpq keywords of a server to use; empty for a private one from the binaries on this machine
     roles : roles of the target that revisions may name in GRANT or OWNER TO; made without login where they are missing
+    path : the search_path that sessions of the target begin with, as schemas that are there; '' for public alone
+    schemas : those on it that hold a version table: they were there before the first revision
     """
 
     major: int
     address: Keywords = field(default_factory=dict, repr=False)
     roles: tuple[str, ...] = ()
+    path: str = ""
+    schemas: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._open = ExitStack()
@@ -96,12 +101,25 @@ class Scratch:
             made = self._make_roles(conn)
             _execute(conn, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(like)))
             try:
-                yield {**_keywords(conn), "dbname": name}
+                place = {**_keywords(conn), "dbname": name}
+                self._furnish(conn, place)
+                yield place
             finally:
                 _execute(conn, sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
                 for role in made if self.address else ():
                     with suppress(psycopg.Error):  # it owns something elsewhere: then it was not only ours
                         conn.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+    def _furnish(self, conn: psycopg.Connection[Any], place: Keywords) -> None:
+        """Names without a schema must mean here what they mean in the target."""
+        if self.path:
+            conn.execute("select pg_catalog.set_config('search_path', %s, false)", [self.path])
+            name = sql.Identifier(place["dbname"])
+            _execute(conn, sql.SQL("alter database {} set search_path from current").format(name))
+        if self.schemas:
+            with psycopg.connect(make_conninfo(**place), autocommit=True) as own:
+                for schema in self.schemas:
+                    _execute(own, sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
 
     def superuser(self, place: Keywords) -> bool:
         """Whether its role may make event triggers there."""
@@ -162,7 +180,10 @@ def choose(target: Target, *, version_num: int, roles: Iterable[str] = ()) -> Sc
         address: Keywords = target.conninfo
     else:
         address = dict(psycopg.conninfo.conninfo_to_dict(named_address(wanted))) if wanted else {}  # type: ignore[arg-type]
-    return Scratch(version_num // 10000, address, tuple(roles))
+    with target.reading() as conn:
+        found = queries.frame(conn, "target/default_path").iloc[0]
+    path = "" if found["path"] == "public" else str(found["path"])
+    return Scratch(version_num // 10000, address, tuple(roles), path, tuple(found["schemas"]) if path else ())
 
 
 def copy_schema(live: Keywords, place: Keywords, *, major: int) -> None:
@@ -190,6 +211,7 @@ def load(dump: str, place: Keywords, *, psql: str = "") -> None:
     """Run a plain SQL dump in a scratch database.  Raises: ReplayFailed."""
     # A newer pg_dump sets a parameter that an older server does not know.
     text = re.sub(r"^SET transaction_timeout = 0;$", "", dump, flags=re.MULTILINE)
+    text = re.sub(r"^CREATE SCHEMA (?!IF NOT EXISTS)", "CREATE SCHEMA IF NOT EXISTS ", text, flags=re.MULTILINE)
     _run([psql or _clients(0)[1], "-X", "-q", "-v", "ON_ERROR_STOP=1"], place, given=text)
 
 

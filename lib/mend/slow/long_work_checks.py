@@ -195,7 +195,7 @@ def rewriting(site: Site, facts: Facts) -> Check:
     if facts.blocked:
         return asks(verdict="could_not_check", says="The revision could not be looked at.", why=facts.blocked)
     if facts.halfway is None:
-        return asks(verdict="healthy", says="No Alembic project was named, so nothing pending is known.")
+        return asks(verdict="not_asked", says="No Alembic project was named, so nothing pending is known.")
     if not rows:
         return asks(verdict="healthy", says="Nothing is pending.")
     anew = [str(row["operation"]) for row in rows if row["rewrite"] == "yes"]
@@ -240,11 +240,11 @@ def plan_of(facts: Facts) -> Check:
         sql=f"explain {facts.sql}" if facts.seen else "", healthy_when="No statement that is run again and again reads a whole table to find a few rows.",
     )  # fmt: skip
     if not facts.sql:
-        return asks(verdict="healthy", says="No statement is in question.")
+        return asks(verdict="not_asked", says="No statement is in question.")
     if facts.explained.why and dml.read(facts.sql):
         return asks(verdict="could_not_check", says="It could not be explained.", why=facts.explained.why)
     if facts.explained.why:
-        return asks(verdict="healthy", says=f"There is no plan to show: {facts.explained.why}.")
+        return asks(verdict="not_asked", says=f"There is no plan to show: {facts.explained.why}.")
     if facts.missing:
         return asks(verdict="found", says=f"An index is missing: {facts.missing.says}.")
     scans = [str(scan["Relation Name"]) for scan in facts.explained.scans]
@@ -265,7 +265,7 @@ def statements(site: Site) -> Check:
     # It is an extra: without it nothing here is less true.
     says = f"Not known: {why}." if why else "Their shapes, the costliest first; what runs now is counted when it ends."
     return Check(
-        "statements", "Which statements have cost the most so far (pg_stat_statements)?", "healthy", says,
+        "statements", "Which statements have cost the most so far (pg_stat_statements)?", "not_asked" if why else "healthy", says,
         "Nothing here is right or wrong: it tells where the time went.", frame, sql,
     )  # fmt: skip
 

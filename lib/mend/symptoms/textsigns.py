@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from mend.queue import deadlock_detail
 from mend.symptoms.errortext import ErrorText
+from mend.symptoms.sign import Sign
 from mend.symptoms.signatures import DEADLOCK, FAILED, ROLLBACK, SIGNATURES, Signature
-from mend.symptoms.signs import Sign
 
 _EXISTS = frozenset({"42701", "42P07", "42710", "42P06", "42723", "42P16"})
 _CAUSES = frozenset(

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from mend.database import parameters
 from mend.errors import InvalidParameter, MendError, ProjectBroken, TargetUnreachable
-from mend.symptoms import errortext, signs, textsigns
+from mend.symptoms import errortext, history_signs, signs, textsigns
 from mend.symptoms.errortext import ErrorText
+from mend.symptoms.sign import Seen, Sign
 from mend.symptoms.signatures import DEADLOCK, FAILED, MODES, SLOW
-from mend.symptoms.signs import Sign
 
 if TYPE_CHECKING:
     from mend.database.target import Target
@@ -88,7 +88,7 @@ def examine(text: str = "", target: Target | None = None, alembic_ini: Path | No
     history = _history(alembic_ini)
     found = textsigns.of_text(error)
     if history is not None:
-        found += signs.of_files(history)
+        found += history_signs.of_files(history)
     notes: tuple[str, ...] = ()
     if target is not None:
         try:
@@ -96,9 +96,7 @@ def examine(text: str = "", target: Target | None = None, alembic_ini: Path | No
         except TargetUnreachable as unreachable:
             if not found:
                 raise
-            seen = signs.Seen(
-                (), (f"could not look at {target.name}: {unreachable.message.split('. Nothing was')[0]}",)
-            )
+            seen = Seen((), (f"could not look at {target.name}: {unreachable.message.split('. Nothing was')[0]}",))
         found += seen.signs
         notes = seen.could_not_check
     findings = [_finding(slug, [s for s in found if s.slug == slug], target, alembic_ini) for slug in MODES]
@@ -135,7 +133,7 @@ def _history(alembic_ini: Path | None) -> History | None:
     return history.read(alembic_ini)
 
 
-def _of_target(target: Target, history: History | None, error: ErrorText, *, failed: bool) -> signs.Seen:
+def _of_target(target: Target, history: History | None, error: ErrorText, *, failed: bool) -> Seen:
     with target.reading() as conn:
         seen = signs.of_database(conn, history)
         if history is None or not error.running or "upgrade" not in error.context:
@@ -143,7 +141,7 @@ def _of_target(target: Target, history: History | None, error: ErrorText, *, fai
         if any(sign.slug == SLOW and "pid" in sign.parameters for sign in seen.signs):
             return seen  # it is still at work: that its version row is not there yet says nothing
         try:
-            rows = signs.known_rows(conn, history)
+            rows = history_signs.known_rows(conn, history)
         except MendError:
             return seen  # of_database has said already that the version rows could not be read
     if any(sign.slug == DEADLOCK for sign in seen.signs):
