@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from fix_runs import Look
 from mend.change import manifest
+from mend.change.kept import Copy, Keeper
 from mend.change.manifest import Kept
 from mend.database import target
 from mend.database.target import Target
@@ -73,6 +74,7 @@ def test_a_copy_is_noted_with_its_run_and_expiry_and_is_as_it_was_noted_in_any_t
         ("update mend.{} set mend_k = mend_k + interval '1 second' where id = 1", "the checksum differs"),
         ("insert into mend.{} select * from mend.{} limit 1", "it holds 6 rows where 5 were written"),
         ("alter table mend.{} drop column v", "the checksum differs"),
+        ("alter table mend.{} rename column v to w", "the checksum differs"),
         ("drop table mend.{}", "it is gone"),
     ],
 )
@@ -84,6 +86,30 @@ def test_what_was_altered_is_told_and_stops_the_statements_that_use_it(
     assert says in difference(place)
     if says != "it is gone":
         assert send(look, *manifest.compared("mend", NAME))[:2] == [1, 0]
+
+
+def test_columns_of_one_type_that_change_places_are_told(look: Look, place: Target) -> None:
+    look.execute(f"alter table mend.{NAME} add column other text default 'o'")
+    send(look, note())
+    for old, new in (("v", "was_v"), ("other", "v"), ("was_v", "other")):
+        look.execute(f"alter table mend.{NAME} rename column {old} to {new}")
+    assert "the checksum differs" in difference(place)
+
+
+def test_default_privileges_open_no_copy(look: Look, place: Target) -> None:
+    copy = Copy(Keeper("mend", "%"), 'public."T%%s"', "")
+    try:
+        look.execute(
+            'create role "cur""ious %"', 'alter default privileges grant select on tables to "cur""ious %", public'
+        )
+        send(look, *copy.made("select 1 as id"), copy.noted())
+        assert [one.grantees for one in kept(place) if one.noted] == [""]
+    finally:
+        look.execute(
+            'drop owned by "cur""ious %"',
+            'drop role "cur""ious %"',
+            "alter default privileges revoke select on tables from public",
+        )
 
 
 def test_what_nobody_noted_is_listed_and_never_expires(look: Look, place: Target) -> None:

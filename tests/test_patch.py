@@ -19,8 +19,9 @@ from mend.diagnosis import Prevention
 from mend.errors import OutcomeUnknown, PlanIsStale
 from mend.execution import resolve
 from mend.histories import history, lint
-from mend.histories.history import History, Revision
+from mend.histories.history import History
 from mend.histories.retryable import rewrite
+from mend.histories.revisions import Revision
 from mend.journal import sha256
 from mend.lab import failed_migration
 from mend.lab.shop import HEAD, HERE, Project, plain

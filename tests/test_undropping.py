@@ -10,9 +10,11 @@ from fix_bench import Bench
 from fix_runs import Desk, Look, Ran
 from fix_shop import Broken
 from mend.change.kept import Copy, Keeper
+from mend.command import archived
 from mend.loss import dropped, dropped_history
 from mend.loss.dropped import Dropped, Type
 from mend.loss.dropped_history import Column
+from mend.loss.layouts import Layout
 from mend.record import ledger
 
 SLUG = "data_loss"
@@ -20,7 +22,9 @@ Incident = Callable[..., Broken]
 TEXT = Dropped(
     "public.t", "public.t", "r", 2, -1, "i", False, "x", True, -1, 0, "700", 50, False, 100.0, 8192, ("id", None, "n")
 )
-AS_TEXT = Type("25", "text", "b", -1, "i", False, "x", True, False, False, 10_000)
+TEXTS, JSONB, BYTES = (Layout(form, 0, -1, 4) for form in ("text", "jsonb", "bytes"))
+FIXED = Layout("fixed", 0, 4, 4)
+AS_TEXT = Type("25", "text", "b", -1, "i", False, "x", True, False, False, 10_000, TEXTS)
 
 
 @pytest.fixture
@@ -173,20 +177,23 @@ def as_role(lost: Broken, role: str) -> dict[str, str]:
 def test_without_a_project_the_operator_says_the_type_and_a_wrong_one_is_refused(desk: Desk, bench: Bench) -> None:
     look = bench.look
     look.execute(
-        "create table t (id integer primary key, body text, doc jsonb)", "insert into t select n, 'b' || n, '[1]' from generate_series(1, 20) as n",
-        "vacuum full t", "alter table t drop column body, drop column doc",
+        "create table t (id integer primary key, body text, doc jsonb, n bigint)", "insert into t select n, 'b' || n, '[1]', n from generate_series(1, 20) as n",
+        "vacuum full t", "alter table t drop column body, drop column doc, drop column n",
     )  # fmt: skip
     given = ["-p", "target", "env:BENCH_URL", "-p", "table", "t"]
     unsaid = desk.here("plan", SLUG, *given)
     assert "say which dropped column is meant" in unsaid.options["recover"]
     for attnum, kind, why in (
         ("2", "jsonb", "collation was yes"),
-        ("3", "jsonb", "can crash the server"),
+        ("3", "point[]", "alignment was i"),
+        ("3", "tsvector", "can crash the server"),
         ("2", "integer", "length was -1"),
         ("2", "nothing", "is not in this database"),
     ):
         ran = desk.here("plan", SLUG, *given, "-p", "attnum", attnum, "-p", "column_type", kind)
         assert why in ran.options["recover"], ran.err
+    alike = desk.here("plan", SLUG, *given, "-p", "attnum", "4", "-p", "column_type", "timestamptz")
+    assert any("Any 8 bytes can be read as timestamp" in line for line in alike.document["plan"]["warnings"])
     garbage = desk.here("plan", SLUG, *given, "-p", "attnum", "2", "-p", "column_type", "text); drop table t; --")
     assert "is no name of a type" in garbage.err
     planned = desk.here("plan", SLUG, *given, "-p", "attnum", "2", "-p", "column", "body", "-p", "column_type", "TEXT")
@@ -208,6 +215,33 @@ def test_cut_off_in_the_middle_autovacuum_stays_off_until_resume_or_undo(desk: D
     assert look.catalog() == catalog
     ((name,),) = look.query("select name from mend.manifest")
     assert look.query(f"select count(*) from mend.{name}") == wanted
+
+
+def test_a_type_changed_by_hand_is_told_and_undo_switches_autovacuum_on_again(
+    desk: Desk, lost: Broken, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = Look(lost.url)
+    shown = (
+        "update pg_attribute set attisdropped = {}, atttypid = {} where attrelid = 'orders'::regclass and attnum = 7"
+    )
+    with look.connect(autocommit=False) as conn:
+        conn.execute(shown.format("false", "'bytea'::regtype").encode())
+        conn.execute("update orders set \"........pg.dropped.7........\" = decode('ff00', 'hex') where id = 4")
+        conn.execute(shown.format("true", "0").encode())
+    catalog, rows = look.catalog(), look.rows()
+    ran = desk.apply(desk.plan(lost))
+    assert ran.code == 1
+    assert "not of the type that it is taken for" in ran.err
+    capsys.readouterr()
+    archived.tell(ran.record, brief=True)
+    assert f"mend undo {ran.run_id}" in capsys.readouterr().out
+    again = desk.plan(lost, column_type="bytea")
+    assert any("Autovacuum of public.orders is off" in line for line in again.document["plan"]["warnings"])
+    undone = desk.here("undo", ran.run_id)
+    assert undone.code == 0, undone.err
+    assert (look.catalog(), look.rows()) == (catalog, rows)
+    _, copy = recovered(desk, lost, column_type="bytea")
+    assert look.query(f"select note from mend.{copy} where id = 4") == [(b"\xff\x00",)]
 
 
 def test_cut_off_in_the_middle_undo_switches_autovacuum_on_again(desk: Desk, lost: Broken) -> None:
@@ -256,17 +290,17 @@ def kept_rows(look: Look, table: str, source: str) -> str:
         (TEXT, AS_TEXT, "text", True, ""),
         (TEXT, AS_TEXT, "text", False, ""),
         (TEXT, None, "mood", True, "is not in this database any more"),
-        (TEXT, Type("23", "integer", "b", 4, "i", True, "p", False, False, False, 10_000), "integer", True, "length was -1, and would be 4"),
-        (TEXT, Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000), "jsonb", True, "collation"),
-        (replace(TEXT, collated=False), Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000), "jsonb", False, "can crash the server"),
-        (replace(TEXT, collated=False), Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000), "jsonb", True, ""),
-        (replace(TEXT, collated=False), Type("17", "bytea", "b", -1, "i", False, "x", False, False, False, 10_000), "bytea", False, ""),
-        (replace(TEXT, modifier=24), Type("1043", "character varying(20)", "b", -1, "i", False, "x", True, False, False, 10_000), "varchar(20)", False, ""),
-        (replace(TEXT, modifier=24), Type("1043", "character varying(20)", "b", -1, "i", False, "x", True, False, False, 10_000), "character varying(10)", True, "modifier was 20, and would be 10"),
+        (TEXT, Type("23", "integer", "b", 4, "i", True, "p", False, False, False, 10_000, FIXED), "integer", True, "length was -1, and would be 4"),
+        (TEXT, Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000, JSONB), "jsonb", True, "collation"),
+        (replace(TEXT, collated=False), Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000, None), "jsonb", True, "can crash the server"),
+        (replace(TEXT, collated=False), Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000, JSONB), "jsonb", True, ""),
+        (replace(TEXT, collated=False), Type("17", "bytea", "b", -1, "i", False, "x", False, False, False, 10_000, BYTES), "bytea", False, ""),
+        (replace(TEXT, modifier=24), Type("1043", "character varying(20)", "b", -1, "i", False, "x", True, False, False, 10_000, TEXTS), "varchar(20)", False, ""),
+        (replace(TEXT, modifier=24), Type("1043", "character varying(20)", "b", -1, "i", False, "x", True, False, False, 10_000, TEXTS), "character varying(10)", True, "modifier was 20, and would be 10"),
         (replace(TEXT, dimensions=1), AS_TEXT, "text", True, "array"),
-        (replace(TEXT, length=4, by_value=True, collated=False, storage="p"), Type("9", "public.mood", "e", 4, "i", True, "p", False, False, True, 20), "public.mood", True, "made or changed after"),
-        (replace(TEXT, storage="p", collated=False), Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000), "jsonb", True, ""),
-        (TEXT, Type("2278", "void", "p", 4, "i", True, "p", False, False, False, 10_000), "void", True, "no type of a column"),
+        (replace(TEXT, length=4, by_value=True, collated=False, storage="p"), Type("9", "public.mood", "e", 4, "i", True, "p", False, False, True, 20, FIXED), "public.mood", True, "made or changed after"),
+        (replace(TEXT, storage="p", collated=False), Type("3802", "jsonb", "b", -1, "i", False, "x", False, False, False, 10_000, JSONB), "jsonb", True, ""),
+        (TEXT, Type("2278", "void", "p", 4, "i", True, "p", False, False, False, 10_000, FIXED), "void", True, "no type of a column"),
     ],
 )  # fmt: skip
 def test_a_type_is_read_only_where_it_fits_and_is_known(

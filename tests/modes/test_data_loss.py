@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -275,6 +276,23 @@ def test_a_rehearsal_that_fails_says_where(desk: Desk, pending: Broken) -> None:
     check = desk.plan(pending, option="rehearse").check("rehearsal")
     assert check["verdict"] == "found"
     assert "cannot drop column note" in check["says"]
+
+
+def test_what_a_rehearsal_writes_to_a_foreign_server_does_not_arrive(desk: Desk, pending: Broken) -> None:
+    Look(pending.url).execute(
+        "create foreign data wrapper anywhere",
+        "create server \"else where\" foreign data wrapper anywhere options (host 'production')",
+        "create user mapping for current_user server \"else where\" options (password 'secret')",
+        'create user mapping for public server "else where"',
+    )
+    (file,) = pending.alembic_ini.parent.rglob(f"{scenario.REVISION}*.py")
+    text = file.read_text()
+    asks = (
+        "def upgrade() -> None:\n    op.execute('select 1 / cast(not exists (select from pg_user_mappings) as int)')\n"
+    )
+    file.write_text(re.sub(r"def upgrade\(\)[^\n]*\n", asks, text, count=1))
+    check = desk.plan(pending, option="rehearse", rehearse_rows="50").check("rehearsal")
+    assert "ran to its end" in check["says"], check
 
 
 # --- other revisions ----------------------------------------------------------------------------------------------------

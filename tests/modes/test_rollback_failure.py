@@ -13,6 +13,7 @@ SLUG = "rollback_failure"
 HEAD = "b04e7c6f21d9"
 Incident = Callable[..., Broken]
 Edit = Callable[[Path, str, str], None]
+Facets = dict[tuple[str, str], str]
 
 
 @pytest.fixture
@@ -30,16 +31,19 @@ def left(broken: Incident) -> Broken:
     return broken("enum_left_behind", slug=SLUG)
 
 
-def state(look: Look) -> tuple[object, ...]:
+def state(look: Look) -> tuple[object, Facets, object]:
     return look.rows(), look.catalog(), look.version()
 
 
-def round_trip(desk: Desk, incident: Broken, planned: Ran) -> Ran:
-    """Apply, verify that the record is whole, undo, and find everything as it was, byte for byte."""
+def round_trip(
+    desk: Desk, incident: Broken, planned: Ran, meanwhile: Callable[[Look, Facets], None] = lambda look, before: None
+) -> Ran:
+    """Apply, look, undo, and find everything as it was, byte for byte."""
     look = Look(incident.url)
     before = state(look)
     applied = desk.apply(planned)
     assert applied.code == 0, applied.err
+    meanwhile(look, before[1])
     undone = desk.here("undo", applied.run_id)
     assert undone.code == 0, undone.err
     assert state(look) == before
@@ -124,6 +128,8 @@ def test_what_hangs_on_a_column_is_dropped_in_order_and_made_again_where_that_ma
     assert chosen.code == 2, chosen.err
     (step,) = chosen.document["plan"]["steps"]
     assert "cascade" not in step["sql"].lower()
+    assert "view public.first_letters (" in "".join(chosen.document["plan"]["warnings"])
+    assert "is filled anew from its query" in "".join(chosen.document["plan"]["warnings"])
     applied = desk.apply(chosen)
     assert applied.code == 0, applied.err
     after = look.catalog()
@@ -180,6 +186,41 @@ def test_killed_in_the_middle_it_is_done_or_not_and_resume_knows(
     assert resumed.code == 0, resumed.err
     assert look.version() == [HEAD]
     assert ("column", "public.customers.loyalty_number") not in look.catalog()
+
+
+def test_a_dependent_that_comes_after_the_last_look_rolls_all_of_it_back(desk: Desk, hung: Broken) -> None:
+    """Made by an event trigger at the first DROP of the plan: later than any look at the catalog could be."""
+    look = Look(hung.url)
+    look.execute(
+        "create function late() returns event_trigger language plpgsql as $$ begin"
+        " if to_regclass('public.late_view') is null then create view late_view as select loyalty_number from customers; end if; end $$",
+        "create event trigger late on ddl_command_end when tag in ('DROP VIEW', 'DROP MATERIALIZED VIEW') execute function late()",
+    )
+    planned = desk.plan(hung, option="best_effort")
+    before = state(look)
+    applied = desk.apply(planned)
+    assert applied.code == 1, applied.err
+    assert "2BP01" in applied.err
+    assert "rolled back" in applied.err
+    assert state(look) == before
+
+
+def test_what_belongs_to_a_role_that_is_not_ours_is_said_before(
+    desk: Desk, hung: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Look(hung.url)
+    look.execute("create role rollback_migrator login", "grant all on all tables in schema public to rollback_migrator")
+    look.execute("alter table customers owner to rollback_migrator")
+    try:
+        monkeypatch.setenv(
+            hung.parameters["target"].removeprefix("env:"), hung.url.replace("//postgres@", "//rollback_migrator@")
+        )
+        planned = desk.plan(hung)
+        assert "belongs to postgres, and the target's role is not a member" in planned.options["best_effort"], (
+            planned.err
+        )
+    finally:
+        look.execute("reassign owned by rollback_migrator to postgres", "drop owned by rollback_migrator", "drop role rollback_migrator")  # fmt: skip
 
 
 def test_longer_values_than_fit_are_seen_before(desk: Desk, hung: Broken) -> None:
@@ -279,10 +320,16 @@ def test_what_a_downgrade_left_behind_is_dropped_and_the_upgrade_runs(desk: Desk
 
 
 def test_a_type_in_use_is_not_dropped(desk: Desk, left: Broken) -> None:
-    Look(left.url).execute("alter table orders add column why return_reason")
+    look = Look(left.url)
+    look.execute("create schema other", "create table other.why (list return_reason[])")
     planned = desk.plan(left)
     assert planned.document["plan"]["steps"] == []
-    assert "column public.orders.why uses enum public.return_reason" in planned.options["drop_leftover"]
+    assert "column other.why.list uses enum public.return_reason" in planned.options["drop_leftover"]
+    body = "as 'declare one return_reason; begin return one; end'"
+    look.execute("drop table other.why", f"create function other.why() returns text language plpgsql {body}")
+    spoken = desk.plan(left)
+    assert spoken.document["plan"]["chosen"] == "none"
+    assert (spoken.options["drop_leftover"], "other.why()" in spoken.check("leftovers")["says"]) == ("", True)
 
 
 # --- every kind of thing that can hang on a column ------------------------------------------------------------------------
@@ -324,7 +371,35 @@ HANG = (
     "select setval('tier_numbers', 42)",
     "insert into tiers (a, no, name) values ('x', 1, 'one'), ('y', 2, 'two')",
     "update customers set tier = 2 where id < 9",
+    "alter table reviews disable rule no_tier",
+    "alter table customers alter column phone set storage external",
+    "alter materialized view phones cluster on phones_prefix_idx",
+    "create materialized view unfilled as select prefix from phones with no data",
+    "alter table tiers add column by_hand text default 'x'",
+    "comment on table tiers is 'made by hand in part'",
+    "create index ix_tiers_lower on tiers (lower(name))",
+    "alter index ix_tiers_lower alter column 1 set statistics 300",
+    "grant select (a), update (by_hand) on tiers to pg_monitor",
+    "alter default privileges grant select, insert on tables to pg_monitor",
+    "alter default privileges revoke execute on routines from public",
 )
+MARKS = """select c.relname, c.relispopulated, w.rulename, w.ev_enabled, i.indisclustered, a.attname, a.attstattarget, a.attstorage
+    from pg_class c left join pg_rewrite w on w.ev_class = c.oid and w.rulename <> '_RETURN' left join pg_index i on i.indexrelid = c.oid
+    left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 where c.relnamespace = 'public'::regnamespace and c.relname <> 'customers' order by 1, 3, 6"""
+
+
+def as_it_was_but_for_the_type(look: Look, before: Facets) -> None:
+    """What was made again has the grants, options and marks that it had, whatever default privileges say."""
+    after = look.catalog()
+    kinds = {"grant", "owner", "comment", "option", "column_setting"}
+    for name in ("phones", "unfilled", "customers.phone"):
+        had, has = ({key: text for key, text in one.items() if key[0] in kinds and f"public.{name}" in key[1]} for one in (before, after))  # fmt: skip
+        assert has == had
+    filled = dict(look.query("select relname, relispopulated from pg_class where relkind = 'm'"))
+    assert (filled["phones"], filled["unfilled"]) == (True, False)
+    assert look.query("select indexrelid::regclass::text from pg_index where indisclustered") == [
+        ("phones_prefix_idx",)
+    ]
 
 
 def test_whatever_hangs_on_it_goes_and_all_of_it_comes_back(desk: Desk, healthy: Broken) -> None:
@@ -333,7 +408,7 @@ def test_whatever_hangs_on_it_goes_and_all_of_it_comes_back(desk: Desk, healthy:
     look = Look(healthy.url)
     look.execute(*HANG)
     position = look.query("select last_value from tier_numbers")
-    before = state(look)
+    before, marks = state(look), look.query(MARKS)
     incident = Broken(healthy.project, healthy.error_file, healthy.parameters, SLUG)
     planned = desk.plan(incident, option="best_effort")
     assert planned.code == 2, planned.err
@@ -353,11 +428,36 @@ def test_whatever_hangs_on_it_goes_and_all_of_it_comes_back(desk: Desk, healthy:
     assert ("function", "public.of_row(public.on_view)") in named
     silent = {row["identity"] for row in planned.check("silent")["sample"] if row["whose"] == "made by hand"}
     assert {'public."Ix tier"', "public.customers.ck_tier", "public.st_tier", "public.tier_numbers"} <= silent
-    applied = round_trip(desk, incident, planned)
+    assert {"public.tiers.by_hand", "public.ix_tiers_lower"} <= silent
+    applied = round_trip(desk, incident, planned, meanwhile=as_it_was_but_for_the_type)
     assert look.query("select last_value from tier_numbers") == position
-    assert look.query("select * from tiers order by 1") == [(1, "one", "x"), (2, "two", "y")]
+    assert look.query("select * from tiers order by 1") == [(1, "one", "x", "x"), (2, "two", "y", "x")]
+    assert look.query(MARKS) == marks
     assert applied.document["plan"]["steps"][0]["transactional"]
     assert state(look) == before
+
+
+def test_rows_written_meanwhile_are_in_nobodys_way_when_it_is_undone(desk: Desk, healthy: Broken) -> None:
+    """The application of the older revision inserts, changes and deletes; a column that was NOT NULL comes back with its default for new rows."""
+    healthy.project.add_revision("a71c0de5f00d_tiers", TIER)
+    assert healthy.alembic("upgrade", "head").exit_code == 0
+    look = Look(healthy.url)
+    look.execute("update customers set tier = 7 where id < 9")
+    applied = desk.apply(
+        desk.plan(Broken(healthy.project, healthy.error_file, healthy.parameters, SLUG), option="downgrade")
+    )
+    assert applied.code == 0, applied.err
+    look.execute(
+        "insert into customers (email, full_name) values ('new@example.org', 'New')",
+        "update customers set phone = '555' where id = 3",
+    )
+    undone = desk.here("undo", applied.run_id)
+    assert undone.code == 0, undone.err
+    rows = look.query(
+        "select tier, full_name = 'New', phone = '555' from customers where id in (2, 3) or full_name = 'New' order by id"
+    )
+    assert [row[:2] for row in rows] == [(7, False), (7, False), (1, True)]
+    assert rows[1][2]
 
 
 def test_what_is_no_business_of_a_downgrade_is_left_to_the_operator(desk: Desk, healthy: Broken) -> None:

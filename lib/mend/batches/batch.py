@@ -112,7 +112,7 @@ def opening(job: Job) -> tuple[str, ...]:
         f"create table {job.table('range')} (n int4 primary key, pass int4 not null, relation text not null, lo text[], hi text[], "
         "at text[], state text not null default 'open', rows int8 not null default 0, batches int8 not null default 0)",
         *(f"comment on table {job.table(what)} is {literal(_said(job, what))}" for what in [*_SAID, *work]),
-        *(f"revoke all on table {job.table(what)} from public" for what in [*_SAID, *work]),
+        *(manifest.closed(job.table(what)) for what in [*_SAID, *work]),
     )
 
 

@@ -15,13 +15,14 @@ from mend.change import facets, facets_of_tables
 from mend.change.act import Act, Phase
 from mend.change.belonging import holders, index_table, is_object, without_covered
 from mend.change.renames import as_rename
-from mend.database import names
+from mend.database import names, sqltext
 from mend.database.catalog import Change
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = [
+    "filled",
     "forward",
     "forward_of",
     "holders",
@@ -120,6 +121,29 @@ def losses(changes: Iterable[Change]) -> tuple[str, ...]:
         return ()
     found = {lost for change in all_changes if (lost := loses_rows(change))}
     return tuple(sorted(lost for lost in found if names.parent(lost) not in found))
+
+
+_ADDED = re.compile(rf"alter table (?P<table>{sqltext.NAME}) add column (?P<column>{sqltext.PART}) ")
+
+
+def filled(texts: Sequence[str]) -> tuple[str, ...]:
+    """The SQL with a column's default and NOT NULL in the statement that adds it, so that every row has a value at once.
+
+    >>> filled(["alter table t add column a int", "alter table t alter column a set default 1", "drop view v"])
+    ('alter table t add column a int default 1', 'drop view v')
+    """
+    found: list[str] = []
+    told: set[str] = set()
+    for n, text in enumerate(texts):
+        if added := _ADDED.match(text):
+            head = f"alter table {added['table']} alter column {added['column']} set "
+            later = sorted(one for one in texts[n + 1 :] if one.startswith((f"{head}default ", f"{head}not null")))
+            if later and later[0].startswith(f"{head}default "):
+                told.update(later)
+                text += "".join(f" {one.removeprefix(head)}" for one in later)
+        if text not in told:
+            found.append(text)
+    return tuple(found)
 
 
 def _tables_with_columns(changes: Sequence[Change]) -> dict[Change, Act | None]:

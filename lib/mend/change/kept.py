@@ -232,7 +232,7 @@ class Copy:
         return (
             Statement(f"create table {self.place} as {select}"),
             Statement(f"comment on table {self.place} is {_literal(says)}"),
-            Statement(f"revoke all on table {self.place} from public"),
+            Statement(manifest.closed(self.place)),
         )
 
     def noted(self) -> Statement:

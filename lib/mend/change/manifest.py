@@ -1,7 +1,7 @@
 """The manifest of what is kept in schema ``mend``: of each copy what it holds, how many rows, their checksum, until when, of which run.
 
 A copy is noted in the transaction that makes it, and compared with its note before it is given back.  The checksum is that of the rows
-in any order; the session's time zone is noted with it, because values with one are compared as they are written.  Texts, but for ``read``
+in any order, and of the columns' names; the session's time zone is noted with it, because values with one are compared as they are written.  Texts, but for ``read``
 and ``difference``.
 """
 
@@ -27,7 +27,13 @@ COLUMNS = (
     "expires_at timestamptz not null, restored_at timestamptz"
 )
 # The whole row as text: a column may have the alias's name, so the star stands behind it.
-_CHECKSUM = 'cast(coalesce(sum(cast(hashtextextended(cast((mend_k.*) as text) collate "C", 0) as numeric)), 0) as text)'
+_ROWS = 'cast(coalesce(sum(cast(hashtextextended(cast((mend_k.*) as text) collate "C", 0) as numeric)), 0) as text)'
+# Not from public alone: ALTER DEFAULT PRIVILEGES may have given a new table to somebody.
+_CLOSED = """do $mend$ declare granted record; begin
+  for granted in select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as role
+                   from pg_catalog.pg_class as c, aclexplode(c.relacl) as a where c.oid = cast({0} as regclass) and a.grantee <> c.relowner
+  loop execute {1} || granted.role; end loop;
+end $mend$"""
 
 
 def schema_statements(schema: str) -> tuple[str, ...]:
@@ -36,13 +42,25 @@ def schema_statements(schema: str) -> tuple[str, ...]:
     return (f"create table if not exists {name} ({COLUMNS})", f"revoke all on {name} from public")
 
 
+def closed(place: str) -> str:
+    """SQL that leaves a table (quoted and qualified) to its owner alone."""
+    return _CLOSED.format(_literal(place), _literal(f"revoke all on table {place} from "))
+
+
+def _checksum(place: str) -> str:
+    """An expression over the rows ``mend_k`` of a table: their content in any order, and what its columns are called."""
+    told = "string_agg(quote_ident(a.attname) || ' ' || cast(a.atttypid as text), ', ' order by a.attnum)"
+    of = f"pg_catalog.pg_attribute as a where a.attrelid = cast({_literal(place)} as regclass) and a.attnum > 0 and not a.attisdropped"
+    return f"{_ROWS} || ' ' || (select md5({told}) from {of})"
+
+
 def note(schema: str, name: str, *, source: str, table: str, revision: str, days: int) -> Statement:
     """Note a copy as it is now: ``name`` in ``schema`` holds content of ``source``, which lies in or is ``table`` ('': in none)."""
     owner = f"to_regclass({_literal(table)})" if table else "null"
     place, book = (pgsql.Identifier(schema, one).as_string(None) for one in (name, TABLE))
     return Statement(
         f"insert into {book} (name, source, source_oid, rows, checksum, timezone, revision, run_id, expires_at)\n"
-        f"select {_literal(name)}, {_literal(source)}, {owner}, count(*), {_CHECKSUM}, "
+        f"select {_literal(name)}, {_literal(source)}, {owner}, count(*), {_checksum(place)}, "
         f"current_setting('TimeZone'), {_literal(revision)}, split_part(current_setting('application_name'), ':', 2), "
         f"clock_timestamp() + interval '{int(days)} days' from {place} as mend_k",
         exactly=1,
@@ -56,7 +74,7 @@ def compared(schema: str, name: str) -> tuple[Statement, ...]:
     return (
         Statement(f"select set_config('timezone', m.timezone, true) {own}", exactly=1),
         Statement(
-            f"select m.name {own} and (m.rows, m.checksum) = (select count(*), {_CHECKSUM} from {place} as mend_k)",
+            f"select m.name {own} and (m.rows, m.checksum) = (select count(*), {_checksum(place)} from {place} as mend_k)",
             exactly=1,
         ),
         Statement("set local timezone to default"),
@@ -176,7 +194,7 @@ def difference(conn: Connection, schema: str, one: Kept) -> str:
     savepoint = conn.begin_nested()
     try:
         conn.exec_driver_sql("select set_config('timezone', %s, true)", (one.timezone,))
-        text = f"select count(*), {_CHECKSUM} from {place} as mend_k"
+        text = f"select count(*), {_checksum(place)} from {place} as mend_k"
         rows, checksum = conn.exec_driver_sql(text.replace("%", "%%")).one()
     finally:
         savepoint.rollback()

@@ -72,8 +72,17 @@ def tell(record: Record, *, brief: bool = False, watched: bool = False) -> None:
     screen.out(f"record {record.path}")
     if said["outcome"] == "planned" and plan and plan.steps:
         screen.out("next   " + screen.command(f"mend apply {record.run_id} --approve {plan.digest()}"))
-    elif said["outcome"] == "completed" and said["action"] in ("apply", "resume") and _comes_back(plan):
+    elif said["action"] in ("apply", "resume") and (
+        (said["outcome"] == "completed" and _comes_back(plan))
+        or (said["outcome"] == "failed" and _stands(record, plan))
+    ):
         screen.out("back   " + screen.command(f"mend undo {record.run_id}"))
+
+
+def _stands(record: Record, plan: Plan | None) -> bool:
+    """Whether a run that failed has left anything that its undo takes back, e.g. autovacuum that is off."""
+    done = {int(event.payload["step"]) for event in record.journal.of("step_done")}
+    return plan is not None and any(bool(step.undo) for n, step in enumerate(plan.steps) if n in done)
 
 
 def _comes_back(plan: Plan | None) -> bool:

@@ -23,6 +23,7 @@ from mend.errors import MendError
 from mend.histories import git, graph, history
 from mend.histories.history import History
 from mend.histories.project import Environment, Project
+from mend.histories.revisions import Revision
 from mend.journal import sha256
 from mend.repairs import halfway
 from mend.repairs.steps import Facets
@@ -138,7 +139,7 @@ class Facts:
         return [{str(k): v for k, v in row.items()} for row in graph.frame(self.past).to_dict("records")]
 
 
-def _same(now: history.Revision, kept: git.Kept) -> bool:
+def _same(now: Revision, kept: git.Kept) -> bool:
     try:
         return git.does_the_same(now.path.read_text(encoding="utf-8"), kept.text)
     except (OSError, UnicodeDecodeError):

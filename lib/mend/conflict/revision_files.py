@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mend.errors import ProjectBroken
-from mend.histories import history
-from mend.histories.history import History, Revision
+from mend.histories import revisions
+from mend.histories.history import History
 from mend.histories.project import Project, ask, broken
+from mend.histories.revisions import Revision
 from mend.replays.replay_cache import kept_path, read_kept, write_kept
 
 _DATE = re.compile(r"^Create Date:\s*(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?)", re.MULTILINE)
@@ -140,7 +141,7 @@ def draft(
         raise ProjectBroken(
             "alembic made no revision file. Nothing was changed. Look at script.py.mako of the project."
         )
-    if problem := history.parse(Path(made["path"]), made["text"].encode()).problem:
+    if problem := revisions.parse(Path(made["path"]), made["text"].encode()).problem:
         raise ProjectBroken(
             f"alembic would make a revision file with a {problem}. Nothing was changed. Write the message without quotes, or look at "
             "script.py.mako of the project."

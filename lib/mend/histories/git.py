@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mend.histories import history
+from mend.histories import revisions
+from mend.histories.revisions import Revision
 
 TIMEOUT_S = 20.0
 _MOST = 2_000  # deleted files that are read
@@ -30,7 +31,7 @@ class Kept:
     ``moved``: the commit that took it away put it elsewhere.
     """
 
-    revision: history.Revision
+    revision: Revision
     text: str
     commit: str
     date: str
@@ -217,7 +218,7 @@ def _read(top: str, named: Sequence[tuple[str, str, tuple[str, str, str], str]])
         size = int(words[2])
         content, at = answer[at : at + size], at + size + 1
         if words[1] == "blob" and size <= _LONGEST:
-            revision = history.parse(Path(top, path), content)
+            revision = revisions.parse(Path(top, path), content)
             if revision.id:
                 yield Kept(revision, content.decode("utf-8", "replace"), commit, date, subject, how)
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mend.histories import graph
-from mend.histories.history import ID_LENGTH, History, Revision
+from mend.histories.history import ID_LENGTH, History
 from mend.histories.lint import Finding, Function, lint_files
+from mend.histories.revisions import Revision
 
 SAYS = {
     "missing_parent": "needs revision {0}, which no file has: every alembic command dies of a KeyError; restore the file from git",

@@ -214,7 +214,9 @@ def _say(pipe: IO[str], line: str) -> None:
 
 def _end(child: subprocess.Popen[str]) -> None:
     """End the child with everything it started."""
-    if child.poll() is None:
+    if (
+        child.returncode is None
+    ):  # not reaped: the group's number is still its own, also where only what it forked goes on
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

@@ -15,10 +15,11 @@ from sqlalchemy import Connection
 
 from mend.change.act import literal
 from mend.database import queries
+from mend.loss import layouts
+from mend.loss.layouts import Layout
 from mend.values import counting
 
 COUNT_MS = 8_000
-_TEXTS = re.compile(r"(text|bytea|character( varying)?)(\(\d+\))?")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Type:
-    """A type as the catalog has it; ``kind`` as pg_type.typtype; ``youngest_age``: of its newest part, in transactions."""
+    """A type as the catalog has it; ``kind`` as pg_type.typtype; ``youngest_age``: of its newest part, in transactions.
+
+    ``layout``: how its values lie on disk; None for a type that mend does not know so closely.
+    """
 
     oid: str
     printed: str
@@ -87,13 +91,7 @@ class Type:
     array: bool
     own: bool
     youngest_age: int
-
-    @property
-    def flat(self) -> bool:
-        """Whether its bytes can be read as that type whatever they are: no part of them says where another part is."""
-        if self.length > 0:
-            return not self.own or self.kind in ("e", "d")
-        return not self.own and bool(_TEXTS.fullmatch(self.printed))
+    layout: Layout | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,7 @@ def type_of(conn: Connection, name: str, modifier: int) -> Type | None:
     if not rows:
         return None
     row = rows[0]
+    layout = layouts.of(conn, str(row["type"]))
     # As the catalog snapshot prints it: the user's own types with their schemas.
     conn.exec_driver_sql("set local search_path = pg_catalog, pg_temp")
     printed = conn.exec_driver_sql("select format_type(cast(%s as oid), %s)", (str(row["type"]), modifier)).scalar_one()
@@ -141,6 +140,7 @@ def type_of(conn: Connection, name: str, modifier: int) -> Type | None:
         array=bool(row["array"]),
         own=bool(row["own"]),
         youngest_age=int(row["youngest_age"]),
+        layout=layout,
     )
 
 
@@ -167,7 +167,8 @@ def objection(column: Dropped, wanted: Type | None, *, named: str, certain: bool
     """Why a column must not be read as a type, or ''.
 
     A wrong type makes the server take bytes for lengths and addresses: it answers garbage, or dies and takes every session along.
-    So a type that has inner structure is taken from the history alone (``certain``), and any type must fit in every respect.
+    So any type must fit in every respect, and be one whose values can be judged before the server reads them (`layouts`): even where
+    the history is ``certain``, somebody may have changed the type by hand.
     """
     if wanted is None:
         return f"type {named} is not in this database any more: its values are numbers whose meaning went with it"
@@ -179,8 +180,8 @@ def objection(column: Dropped, wanted: Type | None, *, named: str, certain: bool
         return (
             f"type {named} was made or changed after the column was dropped, so its values may mean something else now"
         )
-    if not certain and not wanted.flat:
-        return f"the history does not say that it was {named}, and reading other bytes as {named} can crash the server; read it as bytea"
+    if wanted.layout is None:
+        return f"mend cannot tell whether bytes are a {named}, and reading other bytes as {named} can crash the server; read it as bytea: column_type"
     return ""
 
 

@@ -150,7 +150,7 @@ def _dropped(schema: str, run_id: str, several: Sequence[Kept]) -> Step:
     statements = tuple(s for one in several for s in manifest.dropped(schema, one.name, compares=one.compares))
     rows = sum(one.rows for one in several)
     return Step(
-        says=f"Drop {len(several)} tables that run {run_id or '(not known)'} kept: {', '.join(one.source for one in several)}",
+        says=f"Drop {len(several)} table{'s' if len(several) > 1 else ''} that run {run_id or '(not known)'} kept: {', '.join(one.source for one in several)}",
         statements=statements,
         rows_expected=rows,
         irreversible="what was kept is gone, and it had expired",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -23,9 +23,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from mend.change import kept
 from mend.change.act import literal
 from mend.change.writer import Writer
-from mend.database import queries
 from mend.errors import StepFailed
+from mend.loss import layouts, untouched
 from mend.loss.dropped import Dropped
+from mend.loss.layouts import Layout
 from mend.plan import Lock, Statement, Step
 
 _NEVER = "mend_never_commits"
@@ -36,12 +37,14 @@ PLACE = "row_place"
 class Wanted:
     """What is to be read: a column of these relations, with its name and definition then, and the key that tells the rows apart.
 
-    ``key``: quoted column -> definition, as the catalog prints it; none: where each row lay is kept instead.  ``copy``: where the values go.
+    ``layout``: how its values lie on disk.  ``key``: quoted column -> definition, as the catalog prints it; none: where each row lay is kept
+    instead.  ``copy``: where the values go.
     """
 
     table: str
     column: str
     definition: str
+    layout: Layout
     key: Mapping[str, str]
     relations: tuple[Dropped, ...]
     copy: kept.Copy
@@ -55,6 +58,8 @@ class Wanted:
         """What is read of a row of one relation, in that order."""
         told = [kept.as_kept(f"t.{name}", text) for name, text in self.key.items()]
         lay = "cast(cast(t.tableoid as regclass) as text) || ' ' || cast(t.ctid as text)"
+        if self.layout.form == "text":  # read as bytes: other bytes are no text, and convert_from says so
+            return [*(told or [lay]), f"convert_from(t.{one.name}, getdatabaseencoding())"]
         return [*(told or [lay]), kept.as_kept(f"t.{one.name}", self.definition)]
 
 
@@ -75,6 +80,7 @@ def step(wanted: Wanted, *, rows_expected: int | None) -> Step:
     said = [
         "-- one session, in which no COMMIT is possible\nbegin isolation level repeatable read",
         *reading,
+        *(text for part in parts for text in _judging(part)),
         *(part["copy"] for part in parts),
         "rollback",
         "-- another session, to which the rows go as they are read\nbegin",
@@ -94,6 +100,8 @@ def step(wanted: Wanted, *, rows_expected: int | None) -> Step:
         arguments={
             "reading": reading,
             "parts": parts,
+            "column": f"{wanted.table}.{wanted.column}",
+            "layout": wanted.layout.words(),
             "making": made,
             "copy_in": copy_in,
             "noted": noted,
@@ -112,20 +120,31 @@ def _typed(wanted: Wanted) -> str:
 
 def _part(wanted: Wanted, one: Dropped) -> dict[str, Any]:
     """What is read of one relation: how the column comes to light, the COPY, and the sum over the same rows."""
+    own = f"cast({literal(kept.type_of(wanted.definition))} as regtype)"
+    bare = f"cast({literal(wanted.layout.read_as)} as regtype)" if wanted.layout.read_as else own
     shown = (
-        f"update pg_catalog.pg_attribute set attisdropped = false, atttypid = cast({literal(kept.type_of(wanted.definition))} as regtype) "
+        f"update pg_catalog.pg_attribute set attisdropped = false, atttypid = {bare} "
         f"where attrelid = cast({literal(one.relation)} as regclass) and attnum = {one.attnum} and attisdropped and attlen = {one.length} "
         f"and attalign = '{one.align}' and attbyval = {str(one.by_value).lower()} and cast(xmin as text) = '{one.dropped_xid}'"
     )
     values = (f"{value} as {name}" for name, value in zip(wanted.types, wanted.values(one), strict=True))
-    rows = f"select {', '.join(values)} from only {one.relation} as t where t.{one.name} is not null"
+    some = f"from only {one.relation} as t where t.{one.name} is not null"
+    rows = f"select {', '.join(values)} {some}"
     return {
         "relation": one.relation,
         "attnum": one.attnum,
         "shown": shown,
+        "judged": f"copy (select cast(t.ctid as text), t.{one.name} {some}) to stdout (format binary)"
+        * wanted.layout.judged,
+        "typed": f"update pg_catalog.pg_attribute set atttypid = {own} where attrelid = cast({literal(one.relation)} as regclass) and attnum = {one.attnum} and not attisdropped",
         "copy": f"copy ({rows}) to stdout",
         "summed": _summed([*wanted.types], f"({rows})"),
     }
+
+
+def _judging(part: Mapping[str, Any]) -> list[str]:
+    says = " -- each value is judged on the way: whether the server may read it as what follows"
+    return [part["judged"] + says, part["typed"]] if part["judged"] else []
 
 
 def _summed(columns: Sequence[str], source: str) -> str:
@@ -145,13 +164,14 @@ def run(writer: Writer, n: int, step: Step, reading: Connection, loading: Connec
     Raises: StepFailed where the two do not agree, or the catalog is not as it was; then the caller rolls back.
     """
     relations = [str(part["relation"]) for part in step.arguments["parts"]]
-    before = _attributes(writer, relations)
+    before = untouched.attributes(writer, relations)
     for text in step.arguments["making"]:
         _send(loading, text)
     with _doomed(reading, writer):
         xid = _show(reading, step)
+        _judge(reading, n, step)
         read = _carried(writer, n, step, reading, loading)
-    _require_gone(writer, n, step, xid, before)
+    untouched.require_gone(writer, n, step, xid, before)
     ((rows, total),) = _ask(loading, step.arguments["summed"])
     wanted = sum(one[0] for one in read), sum(one[1] for one in read)
     if (rows, total) != wanted:
@@ -201,12 +221,38 @@ def _show(conn: Connection, step: Step) -> str:
     return str(xid)
 
 
+def _judge(conn: Connection, n: int, step: Step) -> None:
+    """Judge every value as bytes; only then, in the same snapshot, may the server read it.  Raises: StepFailed for the first that is none."""
+    layout = layouts.spoken(step.arguments["layout"])
+    for part in step.arguments["parts"]:
+        if not part["judged"]:
+            continue
+        with _driver(conn).cursor().copy(part["judged"].encode()) as values:
+            values.set_types(["text", "bytea"])
+            for place, data in values.rows():
+                if why := layouts.fault(layout, data):
+                    raise _no_such_value(n, step, f"the value at {place} of {part['relation']} is {why}")
+        _send(conn, part["typed"])
+
+
+def _no_such_value(n: int, step: Step, why: str) -> StepFailed:
+    return StepFailed(
+        f"Step {n + 1}: what lies on disk of {step.arguments['column']} is not of the type that it is taken for: {why}. Somebody changed its type "
+        "before it was dropped, past the history. Nothing was kept. `mend undo` this run, which switches autovacuum on again; then plan with the "
+        "right column_type; bytea is always right.",
+        step=n,
+    )
+
+
 def _carried(writer: Writer, n: int, step: Step, reading: Connection, loading: Connection) -> list[tuple[int, Any]]:
     """Every relation's values, from one session to the other; rows and sum of each, as they are read."""
     found = []
     with _raw(reading), _raw(loading):
         for part in step.arguments["parts"]:
-            _stream(reading, part["copy"], loading, step.arguments["copy_in"])
+            try:
+                _stream(reading, part["copy"], loading, step.arguments["copy_in"])
+            except psycopg.DataError as error:
+                raise _no_such_value(n, step, str(error).partition("\n")[0]) from error
     for part in step.arguments["parts"]:
         ((rows, total),) = _ask(reading, part["summed"])
         found.append((int(rows), total))
@@ -232,6 +278,8 @@ def _stream(reading: Connection, copy_out: str, loading: Connection, copy_in: st
         ):
             for block in source:
                 goal.write(block)
+    except psycopg.DataError:
+        raise
     except psycopg.Error as error:
         raise DBAPIError(copy_out, None, error) from error
 
@@ -248,51 +296,3 @@ def _send(conn: Connection, text: str) -> int:
 
 def _ask(conn: Connection, text: str) -> Sequence[Any]:
     return conn.exec_driver_sql(text.replace("%", "%%")).fetchall()
-
-
-# -- nothing is left ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of pg_attribute: which transaction wrote it, and its content."""
-
-    xid: str
-    content: str
-
-
-def _attributes(writer: Writer, relations: Sequence[str]) -> dict[tuple[str, int], _Row]:
-    with writer.target.reading(writer.run_id) as conn:
-        frame = queries.frame(conn, "data_loss/attributes", relations=list(relations))
-    return {
-        (str(row["relation"]), int(row["attnum"])): _Row(str(row["xid"]), str(row["content"]))
-        for row in frame.to_dict("records")
-    }
-
-
-def _require_gone(writer: Writer, n: int, step: Step, xid: str, before: Mapping[tuple[str, int], _Row]) -> None:
-    """That the reading transaction is aborted, and the rows that it showed otherwise are the very rows that they were."""
-    touched = [(str(part["relation"]), int(part["attnum"])) for part in step.arguments["parts"]]
-    with writer.target.reading(writer.run_id) as conn:
-        status = str(queries.frame(conn, "execute/transaction_status", xid=xid)["status"].iloc[0])
-    now = _attributes(writer, [relation for relation, _ in touched])
-    differ = [
-        f"{relation} column {attnum}"
-        for relation, attnum in touched
-        if now.get((relation, attnum)) != before.get((relation, attnum))
-    ]
-    others = sum(now.get(key) != row for key, row in before.items()) - len(differ)
-    writer.journal.append(
-        "catalog_compared",
-        {
-            "step": n, "xid": xid, "status": status, "rows": len(before), "same": not differ and status == "aborted", "changed_by_others": others,
-            "before": {f"{r}:{a}": asdict(before[r, a]) for r, a in touched if (r, a) in before},
-            "after": {f"{r}:{a}": asdict(now[r, a]) for r, a in touched if (r, a) in now},
-        },
-    )  # fmt: skip
-    if differ or status != "aborted":
-        raise StepFailed(
-            f"Step {n + 1}: pg_attribute is not as it was before the values were read ({', '.join(differ) or f'transaction {xid} is {status}'}). Nothing was kept. Look at pg_attribute of that table at once, and report this.",
-            step=n,
-        )
-    writer.progress(f"step {n + 1}: the catalog is as it was before (transaction {xid} is aborted)")

@@ -78,7 +78,11 @@ def copy_of(facts: Facts) -> kept.Copy:
 def _steps(facts: Facts) -> tuple[Step, ...]:
     assert facts.lost is not None
     lost = facts.lost
-    wanted = recover.Wanted(lost.table, lost.column, lost.definition, facts.key or {}, lost.places, copy_of(facts))
+    assert lost.type is not None
+    assert lost.type.layout is not None
+    wanted = recover.Wanted(
+        lost.table, lost.column, lost.definition, lost.type.layout, facts.key or {}, lost.places, copy_of(facts)
+    )
     quiet, loud = _switched(facts)
     return (*quiet, recover.step(wanted, rows_expected=facts.readable), *loud)
 
@@ -182,17 +186,26 @@ def preventions(facts: Facts) -> Sequence[Prevention]:
 
 
 def warnings(facts: Facts, chosen: str) -> Sequence[str]:
-    """Whoever switched autovacuum off must switch it on again; a run of ours that failed does so when it is undone."""
-    if chosen != "recover" or facts.vacuums is None:
+    """What the bytes cannot tell; and whoever switched autovacuum off must switch it on again, as the undo of a failed run of ours does."""
+    if chosen != "recover" or facts.vacuums is None or facts.lost is None or facts.lost.type is None:
         return ()
-    off = [str(row["relation"]) for row in facts.vacuums.to_dict("records") if _value(list(row["options"])) in _OFF]
-    return (
+    kind = facts.lost.type
+    alike = (
         [
-            f"Autovacuum of {', '.join(off)} is off already, and stays so. If a run of mend switched it off and failed, `mend undo` that run."
+            f"Any {kind.length} bytes can be read as {kind.printed}: if somebody changed the type by hand before the drop, the values mean "
+            "something else. Look at some of them in the copy before they are put back."
         ]
-        if off
-        else ()
+        if kind.length > 0
+        else []
     )
+    off = [str(row["relation"]) for row in facts.vacuums.to_dict("records") if _value(list(row["options"])) in _OFF]
+    return [
+        *alike,
+        *(
+            f"Autovacuum of {one} is off already, and stays so. If a run of mend switched it off and failed, `mend undo` that run."
+            for one in off
+        ),
+    ]
 
 
 ROOM = Room(

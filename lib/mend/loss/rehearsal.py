@@ -28,6 +28,11 @@ from mend.replays import scratch
 
 TABLES = ["table", "rows_before", "rows_after", "bytes_before", "bytes_after"]
 STATEMENTS = ["revision", "statement", "seconds", "rows", "locks"]
+# pg_dump brings foreign servers over with their passwords: what a revision or a trigger writes there would not stay on the copy.
+_CUT_OFF = """do $mend$ declare mapping record; begin
+  for mapping in select u.srvname, case u.umuser when 0 then 'public' else quote_ident(u.usename) end as role from pg_catalog.pg_user_mappings as u
+  loop execute format('drop user mapping for %s server %I', mapping.role, mapping.srvname); end loop;
+end $mend$"""
 COPY_MS, RUN_S = 600_000, 1800.0
 _WORDS = {
     "AccessExclusiveLock": "ACCESS EXCLUSIVE", "ExclusiveLock": "EXCLUSIVE", "ShareRowExclusiveLock": "SHARE ROW EXCLUSIVE",
@@ -134,6 +139,7 @@ def _copied(site: Site, facts: Facts, place: Mapping[str, str], rows: int) -> li
         conn.exec_driver_sql(f"set local statement_timeout = {COPY_MS}")
         source: Any = conn.connection.driver_connection
         _quiet(there)
+        there.execute(_CUT_OFF)
         table = facts.half.table
         _copy(source, there, table.quoted(), ("version_num",), 0)
         for name in concerned(facts):
@@ -215,7 +221,9 @@ def _told(
     )
     failed = next((e for e in events if e["event"] == "failed"), None)
     how = "whole" if not rows else f"a sample: at most {rows:,} rows of each table, the first as they lie"
-    said = f"schema by pg_dump, rows by COPY in one snapshot; {how}" + (f"; {warning}" if warning else "")
+    said = f"schema by pg_dump, rows by COPY in one snapshot; {how}; foreign servers are cut off from it" + (
+        f"; {warning}" if warning else ""
+    )
     lines = str(failed["message"]).strip().splitlines() if failed else []
     why = f"{failed['revision']}: {failed['kind']}: {redact(lines[0]) if lines else ''}" if failed else ""
     return Rehearsed(tables, statements, said, why)

@@ -16,7 +16,7 @@ from mend.diagnosis import Check, Diagnosis, Site
 from mend.errors import InvalidParameter, Refused
 from mend.plan import Plan
 from mend.repairs import halfway, surroundings
-from mend.rollback import descent, descent_checks, descent_file, descent_ways, pieces
+from mend.rollback import descent, descent_checks, descent_file, descent_ways, pieces, toll
 from mend.rollback.descent import Facts
 
 SLUG = "rollback_failure"
@@ -85,7 +85,7 @@ def plan(diagnosis: Diagnosis, *, option: str, leave: str, revision: str, **_: A
 def _by_itself(facts: Facts, diagnosis: Diagnosis, revision: str) -> tuple[str, ...]:
     """What may be done without being named: nothing at all where plain alembic does."""
     if facts.leftovers and not revision:
-        return ("drop_leftover",)
+        return () if facts.spoken_of else ("drop_leftover",)
     trouble = any(
         diagnosis.check(name).verdict == "found" for name in ("midway", "left", "silent", "losses", "dependents")
     )
@@ -97,11 +97,16 @@ def _promises(facts: Facts, chosen: str) -> dict[str, Any]:
     if chosen not in ("downgrade", "best_effort"):
         return {"chosen": chosen, "leftovers": [f"{c.kind} {c.identity}" for _, c in facts.leftovers]}
     odd = sorted(f"{c.kind} {c.identity}" for c in strange(facts.live, facts.expected_now))
-    again = {
-        f"{one.kind} {one.identity}": "made again" for one in facts.hanging if not descent_ways.why_gone(one, facts)
+    again = {f"{one.kind} {one.identity}": "made again" for one in facts.hanging if not facts.why_gone(one)}
+    stay = {f"{one.kind} {one.identity}": "stays dropped" for one in facts.hanging if facts.why_gone(one)}
+    mine = [one.key for one in facts.hanging if not facts.why_gone(one)]
+    return {
+        "chosen": chosen,
+        "rows_then": list(facts.rows_then),
+        "odd_before": odd,
+        "dependents": again | stay,
+        "again": pieces.labels_of(mine, facts.live),
     }
-    stay = {f"{one.kind} {one.identity}": "stays dropped" for one in facts.hanging if descent_ways.why_gone(one, facts)}
-    return {"chosen": chosen, "rows_then": list(facts.rows_then), "odd_before": odd, "dependents": again | stay}
 
 
 def strange(live: Mapping[tuple[str, str], str], expected: Mapping[tuple[str, str], str]) -> list[Change]:
@@ -144,7 +149,9 @@ def _warnings(facts: Facts, diagnosis: Diagnosis, chosen: str) -> tuple[str, ...
         for p in facts.proofs
         if p.failed and going
     )
-    return (*facts.proven.warnings, *recorded, *inverse, *named, *unchecked)
+    again = [one for one in facts.hanging if not facts.why_gone(one)]
+    told = toll.told(facts.pieces, again, facts.sizes, facts.marks) if going else ()
+    return (*facts.proven.warnings, *recorded, *inverse, *told, *named, *unchecked)
 
 
 def verify_with(made: Plan) -> Mapping[str, Any]:
@@ -172,7 +179,10 @@ def unmet(made: Plan, again: Diagnosis) -> Sequence[str]:
         for c in odd
         if not pieces.hangs_on(c, objects)
     ]
-    there = {f"{kind} {identity}" for kind, identity in facts.live}
+    there = {f"{kind} {identity}": (kind, identity) for kind, identity in facts.live}
+    mine = [there[one] for one, word in made.evidence["dependents"].items() if word == "made again" and one in there]
+    has, had = pieces.labels_of(mine, facts.live), made.evidence["again"]
+    problems += [f"{one} was {had.get(one, '(absent)')}, and is {has.get(one, '(absent)')}" for one in sorted(had.keys() | has.keys()) if had.get(one) != has.get(one)]  # fmt: skip
     return problems + [
         f"{name} was not made again"
         for name, word in made.evidence["dependents"].items()

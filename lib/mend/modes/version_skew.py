@@ -14,7 +14,7 @@ from mend.diagnosis import Check, Diagnosis, Prevention, Site
 from mend.errors import InvalidParameter, Refused
 from mend.plan import Choice, Plan
 from mend.repairs import surroundings
-from mend.skew import phases, sides, skew_checks, skew_ways
+from mend.skew import notes, phases, sides, skew_checks, skew_ways
 from mend.skew.sides import Facts
 
 SLUG = "version_skew"
@@ -83,7 +83,7 @@ def _preventions(facts: Facts, option: str) -> tuple[Prevention, ...]:
         says.append(
             "After a change of schema recycle the connection pools: sessions keep the plans of their prepared statements (0A000)."
         )
-    if option == "shim" or any(one.phase == skew_checks.SHIM for one in facts.notes):
+    if option == "shim" or any(one.phase == notes.SHIM for one in facts.notes):
         says.append(
             "Follow-up: take the emergency repair away again, with `mend undo` of its run, once no version needs it; check `standing` lists it until then."
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -120,9 +121,9 @@ def _column(column: Any, automatic: bool) -> dict[str, Any]:
 
 
 def _type(column: Any) -> str:
-    """As PostgreSQL knows it; '' where SQLAlchemy cannot tell."""
+    """As PostgreSQL knows it, without a collation, which no cast takes; '' where SQLAlchemy cannot tell."""
     try:
         dialect: Any = postgresql.dialect
-        return str(column.type.compile(dialect=dialect()))
+        return re.sub(r' COLLATE "(?:[^"]|"")*"', "", str(column.type.compile(dialect=dialect())))
     except Exception:  # noqa: BLE001 a type of the application's own may raise anything
         return ""

@@ -21,9 +21,10 @@ from mend.database.target import Identity
 from mend.diagnosis import Site
 from mend.errors import InvalidParameter, MendError, ProjectBroken
 from mend.histories import history
-from mend.histories.history import History, Revision
+from mend.histories.history import History
 from mend.histories.lint import lint_files
 from mend.histories.project import Environment, Project, environment
+from mend.histories.revisions import Revision
 from mend.journal import sha256
 from mend.repairs import steps, violations
 from mend.repairs.steps import Facets, Keeper

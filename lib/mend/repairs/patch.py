@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mend.diagnosis import Prevention
-from mend.histories.history import History, Revision
+from mend.histories.history import History
 from mend.histories.lint import is_autocommit, lint_files
 from mend.histories.retryable import Rewritten, rewrite
+from mend.histories.revisions import Revision
 from mend.journal import sha256
 from mend.plan import Step
 

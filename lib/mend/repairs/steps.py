@@ -12,7 +12,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from mend.change import ddl, locks
+from mend.change import ddl, granted, locks
 from mend.change.facets_of_tables import over_partitions
 from mend.change.kept import Facets, Keeper, Keeping, keepings, primary_keys
 from mend.database import names, sqltext
@@ -232,7 +232,8 @@ def _way_back(
 
 def _part_back(n: int, part: _Part, keeper: Keeper, again: Sequence[str]) -> tuple[Statement, ...]:
     """Keep what this loses in turn; objects back, then content, then the rules that content must satisfy."""
-    texts = tuple(again) or ddl.inverse_of(part.changes, live=frame(part.after))
+    texts = tuple(again) or ddl.filled(ddl.inverse_of(part.changes, live=frame(part.after)))
+    texts = granted.with_its_own(texts, [c.reversed() for c in part.changes], part.before)
     first, rules = _split(texts, in_order=not again) if part.keepings else (texts, ())
     return (
         *(s for one in part.keepings for s in one.compare),

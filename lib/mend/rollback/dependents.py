@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mend.database import names, queries, sqltext
@@ -68,9 +69,17 @@ class Walk:
             waiting = [one for one in waiting if one not in done]
         return tuple(done)
 
-    def direct(self, key: Key) -> list[Key]:
+    def direct(self, key: Key) -> Sequence[Key]:
         """What depends on an object itself."""
-        return [one for one, on in self.on.items() if key in on]
+        return self._users.get(key, [])
+
+    @cached_property
+    def _users(self) -> Mapping[Key, list[Key]]:
+        found: dict[Key, list[Key]] = {}
+        for one, on in self.on.items():
+            for key in on:
+                found.setdefault(key, []).append(one)
+        return found
 
     def goes_along(self, key: Key, start: Key) -> bool:
         """Whether an object depends on the start by automatic dependencies alone."""
@@ -90,21 +99,24 @@ def walk(conn: Connection, starts: Iterable[Key]) -> Walk:
 
     Reads: the catalogs.  Writes: nothing.  Locks: none beyond ACCESS SHARE on catalogs.
     """
-    rows = [(kind, *_parts(kind, identity)) for kind, identity in sorted(set(starts)) if kind in DROPPED]
-    if not rows:
+    asked = [(kind, *_parts(kind, identity)) for kind, identity in sorted(set(starts)) if kind in DROPPED]
+    if not asked:
         return Walk()
-    kinds, schemas, relations, parts = (list(column) for column in zip(*rows, strict=True))
+    kinds, schemas, relations, parts = (list(column) for column in zip(*asked, strict=True))
     frame = queries.frame(
         conn, "rollback_failure/dependents", kinds=kinds, schemas=schemas, names=relations, parts=parts
     )
-    on: dict[Key, tuple[Key, ...]] = {}
-    free: set[Key] = set()
-    for row in frame.itertuples():
+    rows = list(frame.itertuples())
+    known = {(row[4], row[5], row[6]): (str(row.kind), str(row.identity)) for row in rows}
+    on: dict[Key, dict[Key, None]] = {}
+    for row in rows:
         key = (str(row.kind), str(row.identity))
-        on[key] = (*on.get(key, ()), (str(row.on_kind), str(row.on_identity)))
-        if row.free:
-            free.add(key)
-    return Walk(on, frozenset(free))
+        for part in {0, row.on_part}:
+            needed = known.get((row.on_class, row.on_object, part))
+            if needed is not None and needed != key:
+                on.setdefault(key, {})[needed] = None
+    free = {(str(row.kind), str(row.identity)) for row in rows if row.free}
+    return Walk({key: tuple(sorted(needs)) for key, needs in sorted(on.items())}, frozenset(free & on.keys()))
 
 
 def _parts(kind: str, identity: str) -> tuple[str, str, str]:
@@ -131,12 +143,17 @@ class Mention:
     says: str
 
 
+_SPOKEN_OF = frozenset(
+    ("table", "column", "view", "matview", "function", "sequence", "enum", "domain", "composite", "range")
+)
+
+
 def named_in_bodies(conn: Connection, starts: Sequence[Key]) -> tuple[Mention, ...]:
-    """Functions that PostgreSQL keeps as text and that name one of these tables, views, functions or columns.
+    """Functions that PostgreSQL keeps as text and that name one of these tables, views, functions, types or columns.
 
     Of a column, its name and that of its table must both stand there.  Reads: the catalogs.
     """
-    wanted = [key for key in starts if key[0] in ("table", "column", "view", "matview", "function", "sequence")]
+    wanted = [key for key in starts if key[0] in _SPOKEN_OF]
     if not wanted:
         return ()
     words = sorted({names.unquoted(names.last(names.bare(identity))) for _, identity in wanted})

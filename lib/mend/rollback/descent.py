@@ -33,15 +33,15 @@ from mend.replays.downgrades import Proof, Proven
 from mend.rollback import goal, hanging, toll
 from mend.rollback.dependents import Key, Mention
 from mend.rollback.hanging import Hanging, Hung
-from mend.rollback.pieces import Piece, pieces_of
-from mend.rollback.toll import Loss
+from mend.rollback.pieces import Piece, facets_of, pieces_of
+from mend.rollback.toll import Loss, Mark
 
 
 @dataclass(frozen=True)
 class Facts:
     """Everything that a plan is made from.  ``path``: the revisions to be taken back, newest first; ``down_to``: what is said of the goal.
 
-    ``choices``: the version rows to go back from, where there are several and none was named.
+    ``choices``: the version rows to go back from, where there are several and none was named.  ``roles``: those that the session may act as.
     """
 
     past: History
@@ -64,8 +64,11 @@ class Facts:
     leftovers: tuple[tuple[str, Change], ...]
     half_done: Mapping[str, str]
     used: Mapping[Key, tuple[Key, ...]]
+    spoken_of: tuple[Mention, ...]
     keeper: Keeper
     sizes: Mapping[str, weights.Size]
+    marks: tuple[Mark, ...]
+    roles: frozenset[str]
     orders: Mapping[str, tuple[str, ...]]
 
     @property
@@ -90,6 +93,34 @@ class Facts:
     def rows_then(self) -> tuple[str, ...]:
         """The version rows at the goal."""
         return downgrades.tips(self.past, self.past.ancestors(self.table.rows) - set(self.path))
+
+    @cached_property
+    def after_path(self) -> Facets:
+        """The catalog here once the path is taken back, what hangs on it left out."""
+        dropped = {key for key, _ in facets_of([one.key for one in self.hanging], self.live)}
+        state = {key: text for key, text in self.live.items() if key not in dropped}
+        for piece in self.pieces:
+            state = steps.moved(state, piece.changes)
+        return state
+
+    def why_gone(self, one: Hanging) -> str:
+        """Why a dependent cannot be made again, exactly as it was; '' where it can."""
+        return self._why_gone(one.key, frozenset({one.key}))
+
+    def _why_gone(self, key: Key, seen: frozenset[Key]) -> str:
+        for need in self._needs[key]:
+            if need in seen:
+                continue
+            if need in self._needs:
+                if deeper := self._why_gone(need, seen | {need}):
+                    return f"needs {' '.join(need)}, which {deeper}"
+            elif need not in self.after_path:
+                return f"needs {' '.join(need)}, which goes"
+        return ""
+
+    @cached_property
+    def _needs(self) -> Mapping[Key, tuple[Key, ...]]:
+        return {one.key: one.on for one in self.hanging}
 
     def first_stop(self) -> tuple[str, str]:
         """The first revision, newest first, at which plain alembic would stop, and why; ('', '') where it would not."""
@@ -132,6 +163,7 @@ def look(site: Site, project: Project, *, revision: str, base: str, base_revisio
             tables, found = history.version_tables(conn), history.version_rows(conn)
             live = catalog.facets(catalog.snapshot(conn))
             users = tuple(queries.frame(conn, "target/roles")["role"])
+            roles = frozenset(queries.frame(conn, "rollback_failure/roles")["role"])
         environ = asked.result()
     table = halfway.version_table(environ, tables, found)
     applied = _applied(past, table)
@@ -147,6 +179,7 @@ def look(site: Site, project: Project, *, revision: str, base: str, base_revisio
             pieces += mine
     hung = Hung(site, live, pieces)
     pieces = [hung.with_silent(piece) for piece in pieces]
+    in_the_way = hung.hanging()
     left, half_done = hanging.leftovers(made, live)
     return Facts(
         past=past,
@@ -162,17 +195,20 @@ def look(site: Site, project: Project, *, revision: str, base: str, base_revisio
         live=live,
         migrator=migrator,
         pieces=tuple(pieces),
-        hanging=hung.hanging(),
+        hanging=in_the_way,
         mentions=hung.mentions,
         losses=toll.losses(site, pieces, live),
         obstacles=toll.obstacles(site, pieces, live),
         leftovers=left,
         half_done=half_done,
         used=hanging.used(site, left),
+        spoken_of=hanging.spoken_of(site, left),
         keeper=Keeper(
             site.target.settings.schema_name, sha256(f"rollback {site.last_run}")[:16], steps.primary_keys(live)
         ),
-        sizes=toll.sizes(site, pieces),
+        sizes=toll.sizes(site, pieces, in_the_way),
+        marks=toll.marks(site, pieces, in_the_way),
+        roles=roles,
         orders=toll.orders(site, pieces),
     )
 

@@ -12,7 +12,6 @@ from mend.database import names, queries
 from mend.database.catalog import ROLE_KINDS
 from mend.diagnosis import Check
 from mend.replays.downgrades import Proof
-from mend.rollback import descent_ways
 from mend.rollback.descent import Facts
 
 
@@ -110,7 +109,7 @@ def dependents(facts: Facts) -> Check:
     """What stands in the way?"""
     rows = []
     for one in facts.hanging:
-        why = descent_ways.why_gone(one, facts)
+        why = facts.why_gone(one)
         needs = ", ".join(" ".join(need) for need in one.on)
         rows.append((one.kind, one.identity, "no" if why else "yes", needs, "tracked", one.revision))
     rows += [
@@ -118,7 +117,7 @@ def dependents(facts: Facts) -> Check:
         for m in facts.mentions
     ]
     frame = pd.DataFrame(rows, columns=["kind", "identity", "can be made again", "depends on", "known by", "revision"])
-    count, lost = len(facts.hanging), sum(bool(descent_ways.why_gone(one, facts)) for one in facts.hanging)
+    count, lost = len(facts.hanging), sum(bool(facts.why_gone(one)) for one in facts.hanging)
     says = f"{count} objects depend on what goes (2BP01); {count - lost} of them can be made again afterwards, {lost} cannot." if count else "No object that PostgreSQL tracks is in the way."  # fmt: skip
     if facts.mentions:
         says += f" {len(facts.mentions)} functions name what goes in their text, which PostgreSQL does not track: read them."
@@ -139,7 +138,7 @@ def silent(facts: Facts) -> Check:
         extra = set(piece.silent)
         named = {c for c in piece.changes if c.after is None and c.before is not None and c.kind in _SILENT}
         for c in sorted(named | extra):
-            if ddl.is_object(c.kind) and c.kind not in ("column", "table", "view", "matview"):
+            if ddl.is_object(c.kind) and (c in extra or c.kind not in ("column", "table", "view", "matview")):
                 own = names_it(piece.texts, c.identity)
                 if not own:
                     rows.append(
@@ -261,10 +260,12 @@ def leftovers(facts: Facts) -> Check:
             says=f"{what} of {revision} is here, and no downgrade leaves that: the revision ran by half (failed_migration).",
         )
     named = [f"{c.kind} {c.identity}" for _, c in facts.leftovers if c.kind not in ROLE_KINDS]
+    functions = ", ".join(dict.fromkeys(one.function for one in facts.spoken_of))
+    spoken = f" The text of {functions} names it, which PostgreSQL does not track: read that before you name drop_leftover as option." if functions else ""  # fmt: skip
     if named:
         return asks(
             verdict="found",
-            says=f"Yes: {', '.join(named)} of {facts.leftovers[0][0]}, which is not applied. The upgrade fails on it (42710, 42P07).",
+            says=f"Yes: {', '.join(named)} of {facts.leftovers[0][0]}, which is not applied. The upgrade fails on it (42710, 42P07).{spoken}",
         )
     return asks(verdict="healthy", says="No.")
 

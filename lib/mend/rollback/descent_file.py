@@ -18,7 +18,6 @@ from mend.repairs import halfway, patch, steps
 from mend.replays.downgrades import Proof
 from mend.rollback.dependents import Key
 from mend.rollback.descent import Facts
-from mend.rollback.pieces import filled
 
 _ID_LENGTH = 12
 
@@ -35,9 +34,9 @@ def steps_of(facts: Facts) -> tuple[Step, ...]:
     changes = wanted(facts, stays)
     if not changes:
         raise Refused(f"Everything that would go is needed: {_named(facts)}. Nothing was changed.")
-    up = filled(ddl.forward_of(changes, live=steps.frame(facts.live)))
+    up = ddl.filled(ddl.forward_of(changes, live=steps.frame(facts.live)))
     after = steps.moved(facts.live, changes)
-    down = filled(ddl.inverse_of(changes, live=steps.frame(after)))
+    down = ddl.filled(ddl.inverse_of(changes, live=steps.frame(after)))
     revision = sha256(f"{head} {up}")[:_ID_LENGTH]
     kept = ", ".join(f"{kind} {identity}" for kind, identity in sorted(stays))
     doc = f"Take back {', '.join(facts.path)}, forward\n\n" + (f"Stays, because it is needed: {kept}\n" if kept else "")
@@ -156,8 +155,8 @@ def _patched(facts: Facts, proof: Proof) -> Prevention | None:
 def _texts(proof: Proof) -> Sequence[str]:
     """SQL for downgrade(): all that upgrade() made, or what downgrade() leaves of it."""
     if proof.failed:
-        return filled(ddl.inverse_of(proof.made))
-    return filled(ddl.forward_of(c.reversed() for c in proof.left))
+        return ddl.filled(ddl.inverse_of(proof.made))
+    return ddl.filled(ddl.forward_of(c.reversed() for c in proof.left))
 
 
 def _with_downgrade(present: str, texts: Sequence[str], *, whole: bool) -> str:

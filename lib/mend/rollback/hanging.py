@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mend.change import ddl
@@ -11,8 +11,8 @@ from mend.database.catalog import Change
 from mend.diagnosis import Site
 from mend.replays.downgrades import Proven
 from mend.rollback import dependents
-from mend.rollback.dependents import Key, Walk
-from mend.rollback.pieces import Piece, altered, facets_of, gone, says_cascade
+from mend.rollback.dependents import Key, Mention, Walk
+from mend.rollback.pieces import Piece, altered, facets_of, gone, held, says_cascade, settings_reset
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Hung:
     """What hangs, here, on what the pieces take away or alter."""
 
     def __init__(self, site: Site, live: Facets, pieces: Sequence[Piece]) -> None:
-        self.live, self.pieces = live, pieces
+        self.live, self.pieces, self.held = live, pieces, held(live)
         starts = [key for p in pieces for key in (*gone(p.changes), *altered(p.changes))]
         with site.target.reading(site.run_id) as conn:
             self.walk: Walk = dependents.walk(conn, starts)
@@ -44,7 +44,7 @@ class Hung:
             self.mentions = dependents.named_in_bodies(conn, [key for p in pieces for key in gone(p.changes)])
 
     def with_silent(self, piece: Piece) -> Piece:
-        """The piece with what goes along here and did not in scratch: an index made by hand, a check, statistics."""
+        """The piece with what goes along here and did not in scratch: an index made by hand, a check, a column, a grant, a comment."""
         own = {(c.kind, c.identity) for c in piece.changes}
         dropped = self._gone_by(piece)
         more = {
@@ -53,13 +53,11 @@ class Hung:
             for one in self.walk.below(start)
             if self.walk.goes_along(one, start) and one not in own | dropped and one in self.live
         }
-        hanging = self._facets_of(more) if more else []
-        silent = tuple(Change(*key, text, None) for key, text in hanging if key not in own)
+        along = facets_of([*gone(piece.changes), *more], self.live, self.held)
+        reset = [(key, self.live[key]) for key in settings_reset(piece.changes) if key in self.live]
+        silent = tuple(Change(*key, text, None) for key, text in (*along, *reset) if key not in own | dropped)
         changes = (*piece.changes, *silent)
         return Piece(piece.revision, piece.says, piece.texts, changes, piece.statement, silent, piece.lacking)
-
-    def _facets_of(self, objects: Iterable[Key]) -> list[tuple[Key, str]]:
-        return facets_of(objects, self.live)
 
     def _gone_by(self, piece: Piece) -> set[Key]:
         """What the pieces before this one took away."""
@@ -104,6 +102,12 @@ def leftovers(made: Proven, live: Facets) -> tuple[tuple[tuple[str, Change], ...
             if (c.kind, c.identity) in left:
                 found.append((revision, Change(c.kind, c.identity, None, live[c.kind, c.identity])))
     return tuple(found), half
+
+
+def spoken_of(site: Site, leftovers: Sequence[tuple[str, Change]]) -> tuple[Mention, ...]:
+    """Functions whose text names what was left behind: nothing but reading them tells whether they use it."""
+    with site.target.reading(site.run_id) as conn:
+        return dependents.named_in_bodies(conn, [(c.kind, c.identity) for _, c in leftovers])
 
 
 def used(site: Site, leftovers: Sequence[tuple[str, Change]]) -> dict[Key, tuple[Key, ...]]:

@@ -82,20 +82,20 @@ def pieces_of(
         back = [_as_here(c.reversed(), scratch, migrator) for c in proof.made]
         moved = [Change(c.kind, c.identity, now.get((c.kind, c.identity)), c.after) for c in back]
         moved = [c for c in moved if c.before != c.after]
-        texts = filled(ddl.forward_of(moved, live=steps.frame(now))) if moved else ()
+        texts = ddl.filled(ddl.forward_of(moved, live=steps.frame(now))) if moved else ()
         add(f"Take back what {proof.revision} made", texts, moved)
         return found, now
     for one in proof.statements:
         if says_cascade(one.sql):
             back = [_as_here(c, scratch, migrator) for c in one.changes]
             named = [Change(c.kind, c.identity, now.get((c.kind, c.identity)), c.after) for c in back]
-            texts = filled(ddl.forward_of((c for c in named if c.before != c.after), live=steps.frame(now)))
+            texts = ddl.filled(ddl.forward_of((c for c in named if c.before != c.after), live=steps.frame(now)))
             add(one.says, texts, one.changes, one)
         else:
             add(one.says, (one.sql,), one.changes, one)
     if proof.left:
         rest = [c.reversed() for c in proof.left]
-        texts = filled(ddl.forward_of(rest, live=steps.frame(now)))
+        texts = ddl.filled(ddl.forward_of(rest, live=steps.frame(now)))
         add(f"Take back what downgrade() of {proof.revision} leaves", texts, rest)
     return found, now
 
@@ -137,51 +137,52 @@ def altered(changes: Iterable[Change]) -> list[Key]:
     return [("column", c.identity) for c in changes if c.kind == "column" and c.before and c.after]
 
 
-def facets_of(objects: Iterable[Key], live: Facets) -> list[tuple[Key, str]]:
+def settings_reset(changes: Iterable[Change]) -> list[Key]:
+    """What ALTER TYPE sets back to the default of the new type."""
+    return [("column_setting", f"{i}.{one}") for _, i in altered(changes) for one in ("storage", "compression")]
+
+
+Held = Mapping[str, Sequence[Key]]
+
+
+def held(live: Facets) -> Held:
+    """By identity: the facets that name it as what they belong to."""
+    found: dict[str, list[Key]] = {}
+    for key, text in live.items():
+        for one in ddl.holders(*key, text):
+            found.setdefault(one, []).append(key)
+    return found
+
+
+def facets_of(objects: Iterable[Key], live: Facets, by_holder: Held | None = None) -> list[tuple[Key, str]]:
     """These objects with all that hangs on them and goes with them: columns' comments, grants, owners, options, indexes, triggers."""
-    found = {key: live[key] for key in dict.fromkeys(objects) if key in live}
-    while True:
-        kinds: dict[str, set[str]] = {}
-        for kind, identity in found:
-            if ddl.is_object(kind):
-                kinds.setdefault(identity, set()).add(kind)
-        fresh = {
-            key: text
-            for key, text in live.items()
-            if key not in found and any(_belongs(key, kinds[one]) for one in ddl.holders(*key, text) if one in kinds)
-        }
-        if not fresh:
-            return list(found.items())
-        found.update(fresh)
+    by_holder = held(live) if by_holder is None else by_holder
+    todo = [key for key in dict.fromkeys(objects) if key in live]
+    found = {key: live[key] for key in todo}
+    while todo:
+        kind, identity = todo.pop(0)
+        for key in by_holder.get(identity, ()) if ddl.is_object(kind) else ():
+            if key not in found and _belongs(key, kind):
+                found[key] = live[key]
+                todo.append(key)
+    return list(found.items())
 
 
-def _belongs(key: Key, kinds: set[str]) -> bool:
-    """Whether a facet that names an owner belongs to an owner of these kinds: a column and a constraint may share a name."""
+def labels_of(objects: Iterable[Key], live: Facets) -> dict[str, str]:
+    """Owners, grants, comments and options of these objects and of what hangs on them, by name."""
+    found = facets_of(objects, live)
+    return {f"{kind} {identity}": text for (kind, identity), text in found if kind in ("grant", "owner", "comment", "option")}  # fmt: skip
+
+
+def _belongs(key: Key, owner: str) -> bool:
+    """Whether a facet that names an owner belongs to an owner of this kind: a column and a constraint may share a name."""
     kind, identity = key
-    if kinds & _WHOLE:
+    if owner in _WHOLE:
         return True
     word = identity.split(" ", 1)[0] if kind in ("comment", "owner", "grant") else kind.removesuffix("_state")
-    return word in kinds or ("column" in kinds and kind in ("default", "not_null", "column_setting", "sequence_owner"))
+    return word == owner or (owner == "column" and kind in ("default", "not_null", "column_setting", "sequence_owner"))
 
 
 def hangs_on(change: Change, objects: Iterable[str]) -> bool:
     """Whether a facet is of one of these objects, or of something on it."""
     return bool(ddl.holders(change.kind, change.identity, change.after or change.before or "") & set(objects))
-
-
-_ADDED = re.compile(rf"alter table (?P<table>{sqltext.NAME}) add column (?P<column>{sqltext.PART}) ")
-
-
-def filled(texts: Sequence[str]) -> tuple[str, ...]:
-    """The SQL with a column's default and NOT NULL in the statement that adds it, so that every row has a value at once."""
-    found = list(texts)
-    for n, text in enumerate(found):
-        added = _ADDED.match(text)
-        if added is None:
-            continue
-        head = f"alter table {added['table']} alter column {added['column']} set "
-        later = [one for one in found[n + 1 :] if one.startswith((f"{head}default ", f"{head}not null"))]
-        if any(one.startswith(f"{head}default ") for one in later):
-            found[n] = text + "".join(f" {one.removeprefix(head)}" for one in sorted(later))
-            found = [one for one in found if one not in later]
-    return tuple(found)

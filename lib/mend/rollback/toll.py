@@ -15,6 +15,7 @@ from mend.diagnosis import Site
 from mend.errors import MendError
 from mend.repairs import halfway, steps, violations
 from mend.rollback.dependents import Key
+from mend.rollback.hanging import Hanging
 from mend.rollback.pieces import Piece
 from mend.values import counting
 from mend.values.counting import Count
@@ -139,8 +140,69 @@ def _narrower(change: Change) -> tuple[str, str] | None:
     return None
 
 
-def sizes(site: Site, pieces: Sequence[Piece]) -> dict[str, weights.Size]:
+@dataclass(frozen=True)
+class Mark:
+    """What the catalog's facets do not tell of an object, with the SQL that gives it back; '' where nothing does."""
+
+    kind: str
+    identity: str
+    sql: str
+    says: str
+
+
+def marks(site: Site, pieces: Sequence[Piece], hanging: Sequence[Hanging]) -> tuple[Mark, ...]:
+    """Of everything that is dropped, made anew or changed."""
     wanted = {halfway.relation_of(c) for p in pieces for c in p.changes}
+    wanted |= {one.identity for one in hanging if one.kind in ("view", "matview")}
+    wanted |= {names.parent(one.identity) for one in hanging if one.kind in ("rule", "column")}
+    relations = sorted(one for one in wanted if one and len(names.split(one)) == 2)
+    with site.target.reading(site.run_id) as conn:
+        frame = queries.frame(conn, "rollback_failure/marks", relations=relations)
+    return tuple(Mark(str(r["kind"]), str(r["identity"]), str(r["sql"]), str(r["says"])) for r in frame.to_dict("records"))  # fmt: skip
+
+
+def told(
+    pieces: Sequence[Piece], again: Sequence[Hanging], sizes: Mapping[str, weights.Size], marks: Sequence[Mark]
+) -> tuple[str, ...]:
+    """What a way down does that its SQL does not say by itself, for the one who approves it."""
+    filled = [
+        one.identity
+        for one in again
+        if one.kind == "matview" and ("matview", one.identity) not in {(m.kind, m.identity) for m in marks}
+    ]
+    found = [
+        f"materialized view {one} ({size.rows:,} rows, {size.bytes / 1e6:,.1f} MB) is filled anew from its query while the locks are held, and so it is by undo: "
+        "what it holds now is not kept; where it is older than its tables on purpose, copy it first"
+        for one in filled
+        if (size := sizes.get(one, weights.Size(0, 0)))
+    ]
+    mine = {one.identity for one in again}
+    found += [
+        f"{m.identity}: {m.says}; made again, its grants come from its owner"
+        for m in marks
+        if not m.sql and m.identity in mine
+    ]
+    found += [
+        f"{p.revision}: {p.says}: runs without CONCURRENTLY, for all is one transaction: "
+        + (
+            "it blocks every query of its table"
+            if p.statement.sql.lower().lstrip().startswith("drop")
+            else "it blocks writes to its table while it builds, and until the end"
+        )
+        for p in pieces
+        if p.statement and CONCURRENTLY.search(p.statement.sql)
+    ]
+    return tuple(found)
+
+
+#: The start of an index statement that does not run in a transaction as it is.
+CONCURRENTLY = re.compile(r"(?i)^(\s*(?:create(?:\s+unique)?|drop)\s+index)\s+concurrently\b")
+
+
+def sizes(site: Site, pieces: Sequence[Piece], hanging: Sequence[Hanging]) -> dict[str, weights.Size]:
+    """Of the tables that change, and of the materialized views that are filled anew."""
+    wanted = {halfway.relation_of(c) for p in pieces for c in p.changes}
+    wanted |= {one.identity for one in hanging if one.kind == "matview"}
     wanted |= {weights.table_changed(p.statement.sql) for p in pieces if p.statement}
     with site.target.reading(site.run_id) as conn:
         found = queries.frame(conn, "target/sizes", relations=sorted(wanted - {""}))

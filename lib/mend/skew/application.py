@@ -69,6 +69,12 @@ class Table:
         listed = pgsql.SQL(", ").join(map(pgsql.Identifier, columns)).as_string(None)
         return Said(f"{self.shown}, read", f"select {listed} from {self.quoted}")
 
+    def compare(self, columns: tuple[str, ...]) -> Said:
+        """What the ORM sends to find a row by these columns, as values of the type that the application declares."""
+        types = {one.name: one.type for one in self.columns}
+        terms = (f"{pgsql.Identifier(c).as_string(None)} = cast(${n} as {types[c]})" for n, c in enumerate(columns, 1))
+        return Said(f"{self.shown}, compare", f"select from {self.quoted} where {' and '.join(terms)}")
+
     def insert(self, columns: tuple[str, ...]) -> Said:
         """What the ORM sends to write these columns; each value has the type that the application declares."""
         types = {one.name: one.type for one in self.columns}

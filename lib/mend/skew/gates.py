@@ -59,8 +59,8 @@ def stands(part: Part) -> Gate:
     table, name = _text(part.table), _text(names.unquoted(names.last(part.column)))
     lacks = f"not exists (select from pg_catalog.pg_attribute where attrelid = to_regclass({table}) and attname = {name} and not attisdropped)"
     if part.kind == "twin":
-        trigger = _text(twins.trigger_name(part.source, part.column))
-        lacks += f" or not exists (select from pg_catalog.pg_trigger where tgrelid = to_regclass({table}) and tgname = {trigger} and tgenabled in ('O', 'A'))"
+        triggers = ", ".join(_text(names.unquoted(one)) for one in twins.trigger_names(part.source, part.column))
+        lacks += f" or (select count(*) from pg_catalog.pg_trigger where tgrelid = to_regclass({table}) and tgname in ({triggers}) and tgenabled in ('O', 'A')) < 2"
     return Gate(
         f"{part.column} is there{', and is kept in step' if part.kind == 'twin' else ''}",
         f"select {_text(f'{part.column} lacks')} as lacking where {lacks}",
@@ -93,7 +93,7 @@ def changed(take: Takeover) -> Gate:
 def gone(application: str) -> Gate:
     """No session of the old application is left, nor one that may be of it and is hidden from us (grant pg_monitor)."""
     text = (
-        "select 'pid ' || pid as lacking from pg_catalog.pg_stat_activity where datname = current_database() "
+        "select 'pid ' || pid || case when query = '<insufficient privilege>' then ', of which nothing is visible: grant pg_monitor' else '' end as lacking from pg_catalog.pg_stat_activity where datname = current_database() "
         f"and (application_name = {_text(application)} or query = '<insufficient privilege>') and pid <> pg_backend_pid() order by pid limit 1"
     )
     return Gate(f"no session of {application} is left", text)

@@ -5,6 +5,7 @@ A table in schema mend, written by the plan's own steps and so shown with them; 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +16,8 @@ from mend.plan import Statement
 from mend.record import ledger
 
 _NAME = "phase"
+PHASES = ("expand", "backfill", "contract")
+SHIM = "shim"  # the phase under which an emergency repair is noted
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,25 @@ def noted(schema: str, *, change: str, phase: str, says: str) -> tuple[Statement
         "on conflict (change, phase) do update set says = excluded.says, run_id = excluded.run_id, noted_at = clock_timestamp()"
     ).format(table, pgsql.Identifier(schema, "run"), *values)
     revoked = pgsql.SQL("revoke all on {} from public").format(table)
-    return (_statement(made), _statement(revoked), _statement(row, 1))
+    void = pgsql.SQL("delete from {} where change = {} and phase <> {}").format(table, *values[:2])
+    again = (
+        [_statement(void)] if phase == PHASES[0] else []
+    )  # the change was made before, and taken back by an alembic downgrade
+    return (_statement(made), _statement(revoked), *again, _statement(row, 1))
 
 
 def forgotten(schema: str, *, change: str, phase: str) -> tuple[Statement, ...]:
-    """Statements that take the note away again."""
-    text = pgsql.SQL("delete from {} where change = {} and phase = {}").format(
-        _place(schema), pgsql.Literal(change), pgsql.Literal(phase)
-    )
-    return (_statement(text, 1),)
+    """Statements that take the note away again; a phase that came after it is to be undone before."""
+    table, own = _place(schema), pgsql.Literal(change)
+    made = []
+    if phase in PHASES and (later := PHASES[PHASES.index(phase) + 1 :]):
+        text = pgsql.SQL(
+            "/* must find no row: undo the run of the later phase first */ select phase, run_id from {} where change = {} and phase in ({})"
+        )
+        listed = pgsql.SQL(", ").join(map(pgsql.Literal, later))
+        made.append(_statement(text.format(table, own, listed), 0))
+    gone = pgsql.SQL("delete from {} where change = {} and phase = {}").format(table, own, pgsql.Literal(phase))
+    return (*made, _statement(gone))
 
 
 def _statement(text: pgsql.Composed, rows: int | None = None) -> Statement:
@@ -70,3 +83,10 @@ def standing(conn: Connection, schema: str) -> tuple[Note, ...]:
         f"select change, phase, says, run_id, noted_at from {place.replace('%', '%%')} order by noted_at, phase"
     )
     return tuple(Note(*row) for row in found)
+
+
+def standing_changes(noted: Iterable[Note]) -> tuple[Note, ...]:
+    """The phases of changes that were begun and did not come to their contract."""
+    found = tuple(one for one in noted if one.phase in PHASES)
+    done = {one.change for one in found if one.phase == PHASES[-1]}
+    return tuple(one for one in found if one.change not in done)

@@ -50,6 +50,8 @@ def _expand(facts: Facts, found: Sequence[Part]) -> tuple[Step, ...]:
     made: tuple[Step, ...] = ()
     for n, part in enumerate(found):
         ground = _ground(facts, made, n)
+        if part.kind in ("twin", "new_not_null") or part.phase == "expand":
+            _require_free(part, found[:n], ground)
         if part.kind == "twin":
             made += (twins.added(part.source, names.last(part.column), ground),)
         elif part.kind == "new_not_null":
@@ -71,6 +73,18 @@ def _expand(facts: Facts, found: Sequence[Part]) -> tuple[Step, ...]:
         elif part.kind == "as_is" and part.phase == "expand":
             made += _as_recorded(facts, part, ground)
     return made
+
+
+def _require_free(part: Part, earlier: Sequence[Part], ground: Ground) -> None:
+    """Raises: Refused where the history gives a name again that is in use until the contract, or a third name to a column."""
+    taken = [c for c in part.statement.changes if c.before is None and (c.kind, c.identity) in ground.live]
+    if taken:
+        raise Refused(
+            f"the {taken[0].kind} {taken[0].identity} is there already: what has this name is in use until the contract, "
+            "or an earlier expand was interrupted (then resume or undo its run). Nothing was changed."
+        )
+    if part.kind == "twin" and part.source in {one.column for one in earlier if one.kind == "twin"}:
+        raise Refused(f"{part.source} is renamed twice: rename it once. Nothing was changed.")
 
 
 def _backfill(facts: Facts, found: Sequence[Part]) -> tuple[Step, ...]:
@@ -114,7 +128,8 @@ def _filled(facts: Facts, part: Part, ground: Ground, n: int, *, until_none: boo
     fill = _fill_of(facts, part)
     if not fill:
         return ()
-    column, size = names.last(part.column), facts.sizes.get(part.table)
+    column = names.last(part.column)
+    size = facts.sizes.get(part.table) if part.kind == "not_null" else None  # a new column has none but this change's
     wanted = Repair(
         job=f"{facts.keeper.key}f{n}", table=part.table, action="update", values={column: fill}, where=f"t.{column} is null",
         at_most=weights.ceiling(size.rows) if size else None, until_none=until_none,
@@ -127,9 +142,8 @@ def _rows(facts: Facts, part: Part, ground: Ground, n: int) -> tuple[Step, ...]:
     takeover = facts.takeovers.get(part.statement.sql)
     if takeover is None or takeover.why_not:
         return _as_recorded(facts, part, ground)
-    size = facts.sizes.get(takeover.table)
-    at_most = weights.ceiling(size.rows) if size else 10**9
-    wanted = takeover.repair(f"{facts.keeper.key}b{n}", at_most=at_most, workers=1, batch_ms=100, until_none=False)
+    # No ceiling: the history's own statement has none, and both applications go on writing such rows.
+    wanted = takeover.repair(f"{facts.keeper.key}b{n}", at_most=None, workers=1, batch_ms=100, until_none=False)
     return (
         rows.step(
             wanted,
@@ -190,7 +204,7 @@ def _renamed(part: Part, ground: Ground) -> Step:
     scaffold = [
         (kind, identity)
         for kind, identity in (
-            ("trigger", f"{part.table}.{twins.trigger_name(part.source, part.column)}"),
+            *(("trigger", f"{part.table}.{name}") for name in twins.trigger_names(part.source, part.column)),
             ("function", f"{twins.function_name(part.source, part.column)}()"),
         )
         if (kind, identity) in ground.live

@@ -22,7 +22,8 @@ from mend.skew import gates, notes, phase_parts, phase_steps
 from mend.skew.phase_parts import Part
 from mend.skew.sides import Facts
 
-PHASES = ("expand", "backfill", "contract")
+PHASES = notes.PHASES
+_LONGEST = 63  # characters that PostgreSQL keeps of an application_name; a longer one would be found in no session
 
 
 def prepared(site: Site, facts: Facts, *, option: str, phase: str, fill: str) -> Facts:
@@ -33,6 +34,11 @@ def prepared(site: Site, facts: Facts, *, option: str, phase: str, fill: str) ->
     if phase and phase not in PHASES:
         raise InvalidParameter(
             f"phase is {phase!r}. Nothing was changed. Write one of {', '.join(PHASES)}, or leave it empty for the next one."
+        )
+    old = str(facts.given.get("old_application", ""))
+    if len(old) > _LONGEST or not (old.isascii() and old.isprintable()):
+        raise InvalidParameter(
+            f"old_application is {old!r}. Nothing was changed. Write it as pg_stat_activity shows it: {_LONGEST} characters of ASCII at most."
         )
     fills = gates.fills(site, facts, fill)
     due = phase or next_phase(facts)
@@ -59,9 +65,9 @@ def begun(facts: Facts) -> bool:
 
 
 def _done(facts: Facts) -> dict[str, str]:
-    """The phases that were noted for what is pending, with the run of each."""
+    """The phases that were noted for what is pending, with the run of each; none where it came to its contract and was taken back since."""
     change = phase_parts.change_id(facts)
-    return {one.phase: one.run_id for one in facts.notes if one.change == change}
+    return {one.phase: one.run_id for one in notes.standing_changes(facts.notes) if one.change == change}
 
 
 def tables(facts: Facts) -> set[str]:
@@ -127,7 +133,7 @@ def way(facts: Facts) -> tuple[Choice, tuple[Step, ...]]:
     """The option: the steps of the phase that is due, or why it may not be planned."""
     says = f"Make the change in phases, this one: {facts.phase}" if facts.phase else "Make the change in phases"
     costs = {
-        "expand": "both versions of the application work afterwards; the revision is not recorded yet",
+        "expand": "both versions of the application work afterwards, though rows that are there have nothing under the new names until the backfill; the revision is not recorded yet",
         "backfill": "both versions work meanwhile and afterwards; the table grows by as many row versions as are written",
         "contract": "the application of before does not work any more; the revisions are recorded",
     }.get(facts.phase, "three plans, each with its own approval")
@@ -151,6 +157,9 @@ def _why_not(facts: Facts) -> str:
     if computed:
         return f"revision {computed[0]} computes its SQL from what it reads, so it cannot be taken apart"
     done, at = _done(facts), PHASES.index(facts.phase)
+    others = notes.standing_changes(facts.notes)
+    if others and not done:
+        return f"run {others[-1].run_id} began another change ({others[-1].says}): go on with that one, with revision as it was then, or undo its runs"
     if at and PHASES[at - 1] not in done:
         return f"the phase {PHASES[at - 1]} comes first, and no run of it is noted in this database"
     later = [one for one in PHASES[at + (facts.phase == "backfill") :] if one in done]
@@ -160,7 +169,7 @@ def _why_not(facts: Facts) -> str:
     if shut:
         again = (
             " Plan the phase backfill again, once nobody writes such rows any more"
-            if facts.phase == "contract" and shut[0].rows
+            if facts.phase == "contract" and shut[0].rows and shut[0].holds is False
             else ""
         )
         return f"the gate of {facts.phase} is shut: {shut[0].says} ({shut[0].why}).{again}".rstrip(".")
@@ -170,15 +179,16 @@ def _why_not(facts: Facts) -> str:
 def _questions(facts: Facts, found: Sequence[Part], phase: str) -> tuple[gates.Gate, ...]:
     if phase == "backfill":
         return tuple(gates.stands(part) for part in found if part.kind in ("twin", "new_not_null"))
-    asked = [gates.in_step(part) for part in found if part.kind == "twin"]
+    old = str(facts.given.get("old_application", ""))
+    asked = [gates.gone(old)] if old else []  # first: as long as it is there, it goes on writing what the others find
+    asked += [gates.in_step(part) for part in found if part.kind == "twin"]
     asked += [gates.no_null(part) for part in found if part.kind in ("new_not_null", "not_null")]
     asked += [
         gates.changed(facts.takeovers[part.statement.sql])
         for part in found
         if part.kind == "rows" and phase_steps.taken_over(facts, part)
     ]
-    old = str(facts.given.get("old_application", ""))
-    return (*asked, *([gates.gone(old)] if old else []))
+    return tuple(asked)
 
 
 def _gate_step(facts: Facts) -> tuple[Step, ...]:
@@ -186,7 +196,7 @@ def _gate_step(facts: Facts) -> tuple[Step, ...]:
     if not facts.gates:
         return ()
     statements = tuple(
-        Statement(f"/* must find no row: {one.says} */ {one.sql}".replace("*/ */", "*/"), exactly=0)
+        Statement(f"/* must find no row: {one.says.replace('*/', '* /').replace('/*', '/ *')} */ {one.sql}", exactly=0)
         for one in facts.gates
     )
     return (Step(f"Ask the gate of {facts.phase} once more", statements),)
@@ -217,13 +227,14 @@ def next_words(facts: Facts) -> str:
 def warnings(facts: Facts, chosen: str) -> tuple[str, ...]:
     """What an approver must know of a phase."""
     if chosen != "phased":
-        return (
-            ("A change in phases was begun. Undo its runs, or go on with it, before anything else.",)
-            if begun(facts) and chosen == "upgrade"
-            else ()
-        )
+        return ()
     if facts.phase == "contract":
-        return ("The application of before stops working with this plan: none of it may run any more.",)
+        unseen = (
+            ""
+            if facts.given.get("old_application")
+            else " Whether a session of it is left was not asked: name it with old_application."
+        )
+        return (f"The application of before stops working with this plan: none of it may run any more.{unseen}",)
     return (
         "Between the phases the revision is not recorded: run no alembic upgrade before the contract, it would meet what is there already.",
     )

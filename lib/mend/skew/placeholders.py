@@ -183,9 +183,10 @@ class Insert:
     first: int | None = None
 
 
-_INSERT = re.compile(
-    rf"\binsert into (?P<relation>{sqltext.NAME})(?: as {sqltext.PART})?(?P<columns> \( {sqltext.PART}(?: , {sqltext.PART})* \))?(?P<rest> .*)?"
-)
+_COLUMNS = rf"(?P<columns> \( {sqltext.PART}(?: , {sqltext.PART})* \))?(?P<rest> .*)?"
+_INSERT = re.compile(rf"\binsert into (?P<relation>{sqltext.NAME})(?: as {sqltext.PART})?{_COLUMNS}")
+_MERGE = re.compile(rf"\bmerge into (?:only )?(?P<relation>{sqltext.NAME}) ")
+_MERGED = re.compile(rf"\bthen insert{_COLUMNS}")
 
 
 def inserts(text: str) -> tuple[Insert, ...]:
@@ -195,16 +196,24 @@ def inserts(text: str) -> tuple[Insert, ...]:
     (Insert(relation='app."T"', columns=('a', 'B'), first=None),)
     >>> inserts("insert into t values (1, f(2, 3))")
     (Insert(relation='t', columns=(), first=2),)
+    >>> inserts("merge into t using s on t.a = s.a when not matched then insert (a) values (1)")
+    (Insert(relation='t', columns=('a',), first=None),)
     """
     found = []
     for statement in sqltext.statements(numbered(text).sql):
-        at = 0
-        while match := _INSERT.search(statement, at):
-            at = match.end("columns") if match["columns"] else match.end("relation")
-            named = tuple(names.unquoted(one) for one in re.findall(sqltext.PART, match["columns"] or ""))
-            rest = (match["rest"] or "").strip()
-            found.append(Insert(match["relation"], named, None if named else _given(rest)))
+        merge = _MERGE.search(statement)
+        found += list(_each(_INSERT, statement, ""))
+        found += list(_each(_MERGED, statement, merge["relation"])) if merge else []
     return tuple(found)
+
+
+def _each(pattern: re.Pattern[str], statement: str, relation: str) -> Iterator[Insert]:
+    at = 0
+    while match := pattern.search(statement, at):
+        at = match.end("columns") if match["columns"] else match.start() + 1
+        named = tuple(names.unquoted(one) for one in re.findall(sqltext.PART, match["columns"] or ""))
+        rest = (match["rest"] or "").strip()
+        yield Insert(relation or match["relation"], named, None if named else _given(rest))
 
 
 def _given(rest: str) -> int | None:

@@ -70,13 +70,28 @@ def _of_table(conn: Connection, table: Table, frame: pd.DataFrame) -> list[Answe
     found = [Answer(_plain(table.quoted), "breaks", f"column {one} does not exist", "42703", one) for one in missing]
     present = [one for one in table.columns if one not in lacking]
     written = tuple(one.name for one in present if one.fills not in ("computed", "automatic"))
+    texts = set(own["column_name"][own["text"]])  # these take any type, and are not to be compared with every one
     if present:
         found.append(prepare(conn, table.select(tuple(one.name for one in present))))
+    if compared := tuple(one.name for one in present if one.name in texts and one.type):
+        found.append(prepare(conn, table.compare(compared)))
     if written and own["kind"].iloc[0] in ("r", "p", "f"):
+        where = f"{_plain(table.quoted)}, write"
         found.append(prepare(conn, table.insert(written)))
-        known = tuple(one.name for one in table.columns)
-        found += _unknown(f"{_plain(table.quoted)}, write", Insert(table.quoted, known), frame)
+        given = tuple(one.name for one in table.columns if one.fills in ("", "application"))
+        found += _unknown(where, Insert(table.quoted, given), frame)
+        found += _nulls(where, table, own)
     return found
+
+
+def _nulls(where: str, table: Table, own: pd.DataFrame) -> list[Answer]:
+    """Columns that the application declares nullable, and gives a NULL where it has no value, though the schema takes none."""
+    perhaps = {one.name for one in table.columns if one.nullable and not one.fills}
+    refused = own[own["not_null"] & ~own["triggered"] & ~own["twin"] & own["column_name"].isin(perhaps)]
+    return [
+        Answer(where, "could_not_check", f"{column} is NOT NULL, and the application may write NULL", "", str(column))
+        for column in refused["column_identity"]
+    ]
 
 
 def _plain(name: str) -> str:
@@ -116,7 +131,7 @@ def _refused(said: Said, placed: placeholders.Placed, result: Any, encoding: str
     message = "a literal does not fit its type" if state.startswith("22") else told(DiagnosticField.MESSAGE_PRIMARY)
     position = told(DiagnosticField.STATEMENT_POSITION)
     place = ""
-    if position and not said.where.endswith((", read", ", write")):
+    if position and not said.where.endswith((", read", ", compare", ", write")):
         at = placed.original(int(position) - 1)
         line = said.line + said.text.count("\n", 0, at)
         place = f", line {line}, character {at - said.text.rfind(chr(10), 0, at)}"
@@ -129,7 +144,10 @@ def _refused(said: Said, placed: placeholders.Placed, result: Any, encoding: str
 
 def _unknown(where: str, insert: Insert, frame: pd.DataFrame) -> list[Answer]:
     """NOT NULL columns that nobody gives a value: the INSERT does not know them, PostgreSQL does not fill them."""
-    own = frame[(frame["relation"] == insert.relation) & frame["kind"].isin(["r", "p", "f"])]
+    own = frame[frame["relation"] == insert.relation]
+    if not own.empty and own["kind"].iloc[0] == "v":
+        return [Answer(where, "could_not_check", f"{insert.relation} is a view: what its table needs is not looked at")]
+    own = own[own["kind"].isin(["r", "p", "f"])]
     if own.empty:
         return []
     if not insert.columns and insert.first is None:

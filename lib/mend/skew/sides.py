@@ -141,7 +141,17 @@ def look(site: Site, project: Project, **given: Any) -> Facts:
     with server:
         made, unreplayed = _made(site, project, past, versions, server)
         other = schemas.Other(
-            site, project, past, versions, server, environ, applications, pending, old_heads, bool(unknown), bool(noted)
+            site,
+            project,
+            past,
+            versions,
+            server,
+            environ,
+            applications,
+            pending,
+            old_heads,
+            bool(unknown),
+            any(one.phase == notes.SHIM for one in noted) or bool(notes.standing_changes(noted)),
         )
         cells, needs = other.matrix()
     changed, how = _changed(site, versions, told_at, noted)

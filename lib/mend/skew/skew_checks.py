@@ -9,11 +9,10 @@ import pandas as pd
 
 from mend.diagnosis import Check, Verdict
 from mend.errors import MendError
-from mend.skew import safety
+from mend.skew import notes, safety
 from mend.skew.schemas import Cell
 from mend.skew.sides import Facts
 
-SHIM = "shim"  # the phase under which an emergency repair is noted
 _HEADS = ["revision", "where", "says"]
 _MATRIX = ["application", "schema", "verdict", "why"]
 _SAID = {"works": "work", "could_not_check": "could not be checked", "breaks": "break"}
@@ -211,12 +210,10 @@ def standing(facts: Facts) -> Check:
     frame = pd.DataFrame(
         [(one.phase, one.says, one.run_id, one.noted_at) for one in facts.notes], columns=["phase", "says", "run", "at"]
     )
-    shims = [one for one in facts.notes if one.phase == SHIM]
-    begun = {one.change for one in facts.notes if one.phase != SHIM} - {
-        one.change for one in facts.notes if one.phase == "contract"
-    }
+    shims = [one for one in facts.notes if one.phase == notes.SHIM]
+    begun = notes.standing_changes(facts.notes)
     told = [f"the emergency repair of run {one.run_id} is to be taken away again ({one.says})" for one in shims]
-    told += ["a change in phases was begun and is not at its end"] if begun else []
+    told += [f"a change in phases was begun and is not at its end ({begun[-1].says})"] if begun else []
     text = "; ".join(told)
     return Check(
         "standing", "Is a change in phases, or an emergency repair, still open?", "found" if told else "healthy",

@@ -22,7 +22,6 @@ from mend.skew import notes, twins
 from mend.skew.safety import renamed_of
 from mend.skew.schemas import Cell
 from mend.skew.sides import Facts
-from mend.skew.skew_checks import SHIM
 
 Way = tuple[Choice, tuple[Step, ...]]
 
@@ -76,6 +75,8 @@ def _cannot_run(facts: Facts, wanted: Sequence[str]) -> str:
         return f"the database is ahead of this code: no file has {', '.join(facts.unknown)}"
     if not wanted:
         return "no revision is pending"
+    if begun := notes.standing_changes(facts.notes):
+        return f"a change in phases was begun ({begun[-1].says}, run {begun[-1].run_id}): go on with it, or undo its runs first"
     if facts.made is None:
         return facts.unreplayed
     lacking = [one for one in wanted if one not in facts.made.ran]
@@ -146,8 +147,8 @@ def shim(facts: Facts, fills: Mapping[str, str]) -> Way:
     change = f"shim {facts.keeper.key}"
     note = Step(
         says="Note that this is to be taken away again",
-        statements=notes.noted(facts.keeper.schema, change=change, phase=SHIM, says=said),
-        undo=(Step("Forget the note", notes.forgotten(facts.keeper.schema, change=change, phase=SHIM)),),
+        statements=notes.noted(facts.keeper.schema, change=change, phase=notes.SHIM, says=said),
+        undo=(Step("Forget the note", notes.forgotten(facts.keeper.schema, change=change, phase=notes.SHIM)),),
     )
     return Choice("shim", says, costs), (*made, note)
 
@@ -178,6 +179,9 @@ def _let_go(identity: str, ground: Ground, fills: Mapping[str, str]) -> tuple[St
     """A NOT NULL column that an INSERT does not know: a default where one was named, else NULL is let in."""
     owner, name = names.parent(identity), names.last(identity)
     if identity in fills:
+        columns = {names.last(i) for kind, i in ground.live if kind == "column" and names.parent(i) == owner}
+        if read := names.words(fills[identity]) & columns:
+            raise Refused(f"a default of {identity} cannot be made of other columns ({', '.join(sorted(read))})")
         text = f"alter table {owner} alter column {name} set default {fills[identity]}"
         back = Step(
             f"Take the default of {identity} away",
@@ -194,6 +198,8 @@ def _let_go(identity: str, ground: Ground, fills: Mapping[str, str]) -> tuple[St
                 irreversible="",
             ),
         )
+    if name in steps.primary_keys(ground.live).get(owner, ()):
+        raise Refused(f"{identity} is in the primary key: it cannot be NULL, name a default with fill")
     change = Change("not_null", identity, ground.live.get(("not_null", identity)), None)
     if change.before is None:
         raise Refused(f"{identity} is NOT NULL by its domain or by a parent table: name a default with fill")

@@ -1,7 +1,7 @@
-"""One column under two names, kept in step by a trigger: for as long as two versions of an application speak to one schema.  Pure.
+"""One column under two names, kept in step by triggers: for as long as two versions of an application speak to one schema.  Pure.
 
-The second name is a column of its own, without a default: whoever gives it a value means it, and the first one follows; else it follows the
-first.  Fires last among the BEFORE triggers, so that what others make of a value is carried over too.
+The second name is a column of its own, without a default: whoever gives it a value means it.  The first of the BEFORE triggers carries that
+over, so that the table's own ones see it under the name that they know; the last carries back what they made of it.
 """
 
 from __future__ import annotations
@@ -42,15 +42,50 @@ def _added(source: str, twin: str, live: Facets) -> Step:
         raise Refused(f"{source} is no plain column of a table, so it cannot have a second name. Nothing was changed.")
     if ("column", twin) in live:
         raise Refused(f"{twin} is there already. Nothing was changed.")
+    deaf = [
+        i
+        for (k, i), text in live.items()
+        if k == "trigger" and names.parent(i) == table and _only_of(text, names.last(source))
+    ]
+    if deaf:
+        raise Refused(
+            f"the trigger {deaf[0]} fires on UPDATE OF {names.last(source)}, which a write under the second name does not set off: "
+            "let it fire on every UPDATE first. Nothing was changed."
+        )
     return Step(
         says=f"Give {source} the second name {names.last(twin)}, and keep both in step",
         statements=tuple(
-            map(Statement, (f"alter table {table} add column {names.last(twin)} {definition}", *_trigger(source, twin)))
+            map(
+                Statement,
+                (
+                    f"alter table {table} add column {names.last(twin)} {definition}",
+                    *_granted(source, twin, live),
+                    *_triggers(source, twin),
+                ),
+            )
         ),
         locks=(Lock(table, "ACCESS EXCLUSIVE"),),
         before=(Expect("column", source, definition), Expect("column", twin, None)),
         after=(Expect("column", source, definition), Expect("column", twin, definition)),
         undo=(gone(source, twin, definition),),
+    )
+
+
+def _only_of(trigger: str, column: str) -> bool:
+    """Whether a trigger fires for an UPDATE only where it names this column among others."""
+    words = [token[0] for token in names.TOKEN.finditer(trigger) if not token[0].isspace()]
+    at = words.index("OF") if "OF" in words else len(words)
+    return column in words[at : words.index("ON", at) if "ON" in words[at:] else at]
+
+
+def _granted(source: str, twin: str, live: Facets) -> tuple[str, ...]:
+    """Who has a privilege on the first column has it on the second."""
+    table, name, label = names.parent(source), names.last(twin), f"column {source} to "
+    return tuple(
+        f"grant {word} ({name}) on {table} to {identity.removeprefix(label)}{' with grant option' * bool(option)}"
+        for (kind, identity), privileges in sorted(live.items())
+        if kind == "grant" and identity.startswith(label)
+        for word, option, _ in (one.partition(" with grant option") for one in privileges.split(", "))
     )
 
 
@@ -67,9 +102,9 @@ def gone(source: str, twin: str, definition: str) -> Step:
 
 def dropped(source: str, twin: str) -> tuple[str, ...]:
     """The statements of ``gone``."""
-    table, trigger, function = names.parent(source), trigger_name(source, twin), function_name(source, twin)
+    table, function = names.parent(source), function_name(source, twin)
     return (
-        f"drop trigger if exists {trigger} on {table}",
+        *(f"drop trigger if exists {trigger} on {table}" for trigger in trigger_names(source, twin)),
         f"drop function if exists {function}()",
         f"alter table {table} drop column {names.last(twin)}",
     )
@@ -80,31 +115,37 @@ def function_name(source: str, twin: str) -> str:
     return f"{names.parent(names.parent(source))}.mend_twin_{_mark(source, twin)}"
 
 
-def trigger_name(source: str, twin: str) -> str:
-    """Late in the alphabet: BEFORE triggers fire in the order of their names."""
-    return f"zzz_mend_twin_{_mark(source, twin)}"
+def trigger_names(source: str, twin: str) -> tuple[str, str]:
+    """Quoted; the first and the last in the alphabet: BEFORE triggers fire in the order of their names."""
+    return f'"!mend_twin_{_mark(source, twin)}"', f"zzz_mend_twin_{_mark(source, twin)}"
 
 
 def _mark(source: str, twin: str) -> str:
     return sha256(f"{source} {names.last(twin)}")[:8]
 
 
-def _trigger(source: str, twin: str) -> tuple[str, str, str]:
+def _triggers(source: str, twin: str) -> tuple[str, ...]:
     table, one, two = names.parent(source), names.last(source), names.last(twin)
     function = function_name(source, twin)
-    # Compared as text: not every type has an equality.
-    body = f"""create function {function}() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $mend$
+    # Compared as text: not every type has an equality. With all the digits of a float.
+    body = f"""create function {function}() returns trigger language plpgsql
+set search_path = pg_catalog, pg_temp set extra_float_digits = 3 as $mend$
 begin
-  if tg_op = 'INSERT' then
-    if new.{two} is not null then new.{one} := new.{two}; else new.{two} := new.{one}; end if;
+  if tg_argv[2] = 'last' then new.{two} := new.{one};
+  elsif tg_op = 'INSERT' then
+    if new.{two} is not null then new.{one} := new.{two}; end if;
   elsif cast(new.{two} as text) is distinct from cast(old.{two} as text) then new.{one} := new.{two};
-  elsif cast(new.{one} as text) is distinct from cast(old.{one} as text) then new.{two} := new.{one};
   end if;
   return new;
 end $mend$"""
-    arguments = ", ".join(pgsql.Literal(names.unquoted(name)).as_string(None) for name in (one, two))
-    trigger = f"create trigger {trigger_name(source, twin)} before insert or update on {table} for each row execute function {function}({arguments})"
-    return body, f"revoke all on function {function}() from public", trigger
+    columns = ", ".join(pgsql.Literal(names.unquoted(name)).as_string(None) for name in (one, two))
+    made = (
+        f"create trigger {trigger} before insert or update on {table} for each row execute function {function}({columns}, '{when}')"
+        for trigger, when in zip(trigger_names(source, twin), ("first", "last"), strict=True)
+    )
+    # Always: also for what logical replication writes here.
+    always = (f"alter table {table} enable always trigger {trigger}" for trigger in trigger_names(source, twin))
+    return body, f"revoke all on function {function}() from public", *made, *always
 
 
 def filled(source: str, twin: str, ground: Ground, live: Facets) -> Step:

@@ -55,7 +55,7 @@ class Takeover:
         sets = ", ".join(f"{column} = {text}" for column, text in self.values.items())
         return f"update {self.table} as t set {sets} where {self.where}" if self.values else ""
 
-    def repair(self, job: str, *, at_most: int, workers: int, batch_ms: int, until_none: bool = True) -> Repair:
+    def repair(self, job: str, *, at_most: int | None, workers: int, batch_ms: int, until_none: bool = True) -> Repair:
         """The repair that a step is made of."""
         return Repair(
             job=job, table=self.table, action="update", values=self.values, where=self.where, at_most=at_most, workers=workers,

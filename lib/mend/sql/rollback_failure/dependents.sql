@@ -1,8 +1,10 @@
 -- What depends on these objects, at any remove, and does it go along without a word or stand in the way?
 -- binds: kinds text[], schemas text[], names text[], parts text[]
--- columns: kind text, identity text, free bool, on_kind text, on_identity text, on_free bool, says text
+-- columns: kind text, identity text, free bool, class int8, object int8, part int8, on_class int8, on_object int8, on_part int8
 -- needs: PostgreSQL >= 13
 
+-- Every row is an object with one thing that it depends on, by numbers: which of those were reached is looked up by whoever asks, for the
+-- planner would join ten thousand to ten thousand one by one.
 -- As PostgreSQL's own walk (dependency.c): what depends automatically or internally goes along, whatever depends normally stands in the
 -- way, unless it goes along by another path; and what is an internal part of something brings that with it.
 with recursive pinned as materialized (
@@ -40,19 +42,24 @@ with recursive pinned as materialized (
 ), found as materialized (
   select r.classid, r.objid, r.objsubid, bool_or(r.free) as free from reached r group by r.classid, r.objid, r.objsubid
 
--- Parts of an object are the object: the rule and the row type of a view, the index of a key, the expression of a generated column.
+-- Parts of an object are the object: the rule and the row type of a view, the index of a key, the expression of a generated column, the
+-- array of a type, the multirange of a range.
 ), parts as materialized (
-  select f.*, coalesce(w.classid, t.classid, x.classid, g.classid, d.classid, f.classid) as own_classid,
-         coalesce(w.objid, t.objid, x.objid, g.objid, d.objid, f.objid) as own_objid,
-         coalesce(w.objsubid, t.objsubid, x.objsubid, g.objsubid, d.objsubid, f.objsubid) as own_objsubid
+  select f.*, coalesce(w.classid, t.classid, y.classid, x.classid, g.classid, d.classid, f.classid) as own_classid,
+         coalesce(w.objid, t.objid, y.objid, x.objid, g.objid, d.objid, f.objid) as own_objid,
+         coalesce(w.objsubid, t.objsubid, y.objsubid, x.objsubid, g.objsubid, d.objsubid, f.objsubid) as own_objsubid
   from found f
     left join lateral (select cast('pg_class' as regclass) as classid, e.ev_class as objid, 0 as objsubid from pg_catalog.pg_rewrite e
                        where f.classid = cast('pg_rewrite' as regclass) and e.oid = f.objid and e.rulename = '_RETURN') w on true
     left join lateral (select cast('pg_class' as regclass) as classid, y.typrelid as objid, 0 as objsubid from pg_catalog.pg_type e
                          join pg_catalog.pg_type y on y.oid = case when e.typrelid = 0 then e.typelem else e.oid end
                        where f.classid = cast('pg_type' as regclass) and e.oid = f.objid and y.typrelid <> 0) t on true
-    left join lateral (select cast('pg_constraint' as regclass) as classid, k.oid as objid, 0 as objsubid from pg_catalog.pg_constraint k
-                       where f.classid = cast('pg_class' as regclass) and k.conindid = f.objid and k.contype in ('p', 'u', 'x')) x on true
+    left join lateral (select e.refclassid as classid, e.refobjid as objid, 0 as objsubid from pg_catalog.pg_depend e
+                       where f.classid = cast('pg_type' as regclass) and e.classid = f.classid and e.objid = f.objid
+                         and e.refclassid = f.classid and e.deptype = 'i') y on true
+    left join lateral (select e.refclassid as classid, e.refobjid as objid, 0 as objsubid from pg_catalog.pg_depend e
+                       where f.classid = cast('pg_class' as regclass) and e.classid = f.classid and e.objid = f.objid and e.objsubid = 0
+                         and e.refclassid = cast('pg_constraint' as regclass) and e.deptype = 'i') x on true
     left join lateral (select cast('pg_constraint' as regclass) as classid, e.tgconstraint as objid, 0 as objsubid from pg_catalog.pg_trigger e
                        where f.classid = cast('pg_trigger' as regclass) and e.oid = f.objid and e.tgisinternal and e.tgconstraint <> 0) g on true
     left join lateral (select cast('pg_class' as regclass) as classid, e.adrelid as objid, cast(e.adnum as int4) as objsubid
@@ -118,15 +125,8 @@ with recursive pinned as materialized (
   from parts p join named n on n.classid = p.own_classid and n.objid = p.own_objid and n.objsubid = p.own_objsubid
   where n.kind not in ('type', 'toast table', 'toast table column') and (p.own_classid <> cast('pg_class' as regclass) or p.own_objid not in (
     select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace m on m.oid = c.relnamespace where m.nspname = 'pg_toast'))
-), free as materialized (
-  select k.kind, k.identity, bool_or(k.free) as free from known k group by k.kind, k.identity
-), edges as (
-  select distinct k.kind, k.identity, o.kind as on_kind, o.identity as on_identity
-  from known k join pg_catalog.pg_depend d on d.classid = k.classid and d.objid = k.objid and d.objsubid = k.objsubid
-    join known o on o.classid = d.refclassid and o.objid = d.refobjid and (o.objsubid = 0 or o.objsubid = d.refobjsubid)
-  where (o.kind, o.identity) <> (k.kind, k.identity)
 )
-select e.kind, e.identity, f.free, e.on_kind, e.on_identity, o.free as on_free,
-       e.kind || ' ' || e.identity || ' depends on ' || e.on_kind || ' ' || e.on_identity as says
-from edges e join free f on (f.kind, f.identity) = (e.kind, e.identity) join free o on (o.kind, o.identity) = (e.on_kind, e.on_identity)
-order by e.kind, e.identity, e.on_kind, e.on_identity
+select k.kind, k.identity, k.free, cast(cast(k.classid as oid) as int8) as class, cast(k.objid as int8) as object, cast(k.objsubid as int8) as part,
+       coalesce(cast(d.refclassid as int8), 0) as on_class, coalesce(cast(d.refobjid as int8), 0) as on_object, coalesce(cast(d.refobjsubid as int8), 0) as on_part
+from known k left join pg_catalog.pg_depend d on d.classid = k.classid and d.objid = k.objid and d.objsubid = k.objsubid
+order by k.kind, k.identity, class, object, part, on_class, on_object, on_part

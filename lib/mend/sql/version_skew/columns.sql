@@ -1,6 +1,6 @@
 -- Which columns do these relations have, and which of them must an INSERT give a value?
 -- binds: relations text[]
--- columns: relation text, identity text, kind text, position int4, column_name text, column_identity text, type text, not_null bool, filled bool, twin bool, triggered bool
+-- columns: relation text, identity text, kind text, position int4, column_name text, column_identity text, type text, text bool, not_null bool, filled bool, twin bool, triggered bool
 -- needs: PostgreSQL >= 13
 
 -- Filled: PostgreSQL gives a value by itself. Twin: a trigger of mend's fills the column from another one. Triggered: some BEFORE INSERT
@@ -20,10 +20,11 @@ select w.name                                                        as relation
        cast(a.attname as text)                                       as column_name,
        format('%I.%I.%I', n.nspname, c.relname, a.attname)           as column_identity,
        format_type(a.atttypid, a.atttypmod)                          as type,
+       y.typcategory = 'S'                                           as text,
        a.attnotnull or y.typnotnull                                  as not_null,
        a.atthasdef or a.attidentity <> '' or a.attgenerated <> '' or y.typdefault is not null as filled,
        exists (select from triggers as g where g.tgrelid = c.oid and starts_with(g.function_name, 'mend_twin_')
-                and strpos(encode(g.tgargs, 'hex'), encode(convert_to(cast(a.attname as text), getdatabaseencoding()), 'hex') || '00') > 0) as twin,
+                and strpos('00' || encode(g.tgargs, 'hex'), '00' || encode(convert_to(cast(a.attname as text), getdatabaseencoding()), 'hex') || '00') > 0) as twin,
        exists (select from triggers as g where g.tgrelid = c.oid and not starts_with(g.function_name, 'mend_twin_')) as triggered
   from wanted as w
   join pg_class as c on c.oid = w.relation
