@@ -186,7 +186,7 @@ def nothing_wanted(behind: sequences.Answer) -> tuple[Check, ...]:
         Check(name, question, "healthy", says, "It is asked only where a key is wanted.")
         for name, question in (
             ("environment", "Does env.py lead to this database?"),
-            ("sessions", "Is the failed migration still running?"),
+            ("sessions", "Is a migration still running, or a session in the way?"),
         )
     ]
     return (*(asked | {"sequence": sequence(behind)}).values(), *others)

@@ -69,7 +69,7 @@ def _place(who: str, where: Any) -> dict[str, Any]:
 
 
 def sessions(site: Site, relations: Iterable[str]) -> Check:
-    """Is the failed migration still running, or does something hold what the repair of these tables needs?"""
+    """Is a migration still running, or does something hold what the repair of these tables needs?"""
     with site.target.reading(site.run_id) as conn:
         frame = queries.frame(conn, "surroundings/sessions", relations=sorted(relations), own=_MAINTAINED)
     frame["query"] = frame["query"].map(sqltext.shape)  # other people's statements hold values
@@ -83,7 +83,7 @@ def sessions(site: Site, relations: Iterable[str]) -> Check:
     why = "some queries of other roles are hidden: grant pg_monitor" if hidden else ""
     return Check(
         "sessions",
-        "Is the failed migration still running?",
+        "Is a migration still running, or a session in the way?",
         "could_not_check" if hidden else verdict,
         says,
         "There are 0 sessions of the migration, and 0 hold a lock that the missing operations need.",
