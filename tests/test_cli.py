@@ -15,8 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from mend import errors
-from mend.command import cli, commands, screen
+from mend import errors, lab
+from mend.command import cli, commands, practice, screen
 from mend.lab.shop import plain
 
 Done = subprocess.CompletedProcess[str]
@@ -505,6 +505,18 @@ def test_a_record_that_was_edited_fails_verify(monkeypatch: pytest.MonkeyPatch, 
     done = mend("verify", "--json")
     assert done.returncode == 1
     assert [run["state"] for run in document(done)["runs"]] == ["edited"]
+
+
+def test_the_lab_says_what_only_the_operator_would_know(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"target": "lab", "alembic_ini": "a.ini", "revision": "c7d2504ba91e", "table": "orders", "column": "a b"}
+    incident = lab.Incident(
+        "data_loss", "dropped", "lab", "shop", 1, Path("a.ini"), Path("e.txt"), known, "mend triage"
+    )
+    monkeypatch.setattr(lab, "start", lambda *_given, **_more: incident)
+    assert practice.start("data_loss", "dropped", rows=1, json=False) == 0
+    assert "known        -p table orders -p column 'a b'" in capsys.readouterr().out
 
 
 def test_the_lab_starts_tells_what_to_do_next_and_stops(

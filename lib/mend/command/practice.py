@@ -7,6 +7,8 @@ import shlex
 from mend import lab
 from mend.command import screen
 
+_SEEN = ("target", "alembic_ini", "revision")  # what the database and the files tell; the rest only the operator knows
+
 
 def scenarios(*, json: bool) -> int:
     """Slugs and their scenarios, the default first."""
@@ -32,6 +34,10 @@ def start(slug: str, scenario: str, *, rows: int, json: bool) -> int:
     screen.out(f"target       {incident.target}")
     screen.out(f"alembic.ini  {shlex.quote(str(incident.alembic_ini))}")
     screen.out(f"error        {shlex.quote(str(incident.error_file))}")
+    told = [(name, value) for name, value in incident.parameters.items() if name not in _SEEN]
+    if told:
+        words = shlex.join(word for name, value in told for word in ("-p", name, str(value)))
+        screen.out(f"known        {words}")
     screen.out(f"next         {screen.command(incident.next)}")
     return 0
 
