@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mend import address
 from mend.database import target
@@ -251,15 +251,23 @@ def test_a_scratch_server_is_named_the_same_way(monkeypatch: pytest.MonkeyPatch)
 # -- secrets -----------------------------------------------------------------------------------------------------------
 
 
+def _shown(held: Target) -> list[str]:
+    return [repr(held), str(held), f"{held}", repr(held.engine()), repr(held.engine().url)]
+
+
 @given(HOSTILE)
+@example("scratc")
 @quick
 def test_a_password_is_in_no_repr_and_is_redacted_in_every_spelling(password: str) -> None:
-    held = Target("env:X", {"user": "ann", "password": password, "host": "db", "dbname": "shop"})
+    held, other = (
+        Target("env:X", {"user": "ann", "password": one, "host": "db", "dbname": "shop"})
+        for one in (password, "Another0ne!")
+    )
     url = URL.create("postgresql", username="ann", password=password, host="db", database="shop").render_as_string(
         hide_password=False
     )
-    for shown in (repr(held), str(held), f"{held}", repr(held.engine()), repr(held.engine().url)):
-        assert password not in shown
+    # A password may be a word that stands there anyway: so nothing of it may depend on the password.
+    assert _shown(held) == _shown(other)
     for text in (
         f"<{password}>",
         url,
